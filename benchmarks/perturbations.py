@@ -15,8 +15,10 @@ PDS moves in steps of 0.04: seeds change nothing for `h1`, and draw four fifths 
 those of all measured perturbations. `norman_go` has the folds and the one table, of GO, of figures
 before 28 November 2026; `gbm` nine knock-downs in three glioblastoma lines, with hardly any
 effect. PDS, as the challenge defines it, leaves out a single target's own gene when its prediction
-is ranked; "with own" leaves out nothing, "without own" the targets of all perturbations. Nothing is
-chosen by what is held out. The verdict is that of `vcell train-vcc --folds`, for each seed.
+is ranked; "with own" leaves out nothing, "without own" the targets of all perturbations.
+"gp, predict --for pds" is gp times the strength that `predict` chooses for PDS, by training
+perturbations that are left out. Nothing is chosen by what is held out. The verdict is that of
+`vcell train-vcc --folds`, for each seed.
 
 `simulator`: gene features are the true memberships; `shuffled`: the same, dealt to the wrong genes.
 There the share of the attainable gain is (PDS - PDS of perturbed-mean) / (PDS of fresh cells of the
@@ -42,6 +44,7 @@ import anndata
 import numpy as np
 import scipy.sparse as sp
 from scipy.stats import spearmanr
+from vcell_predict.strength.aims import LeftOut
 
 from vcell import models
 from vcell.cli import run as vcell
@@ -50,12 +53,14 @@ from vcell.models import Screen, members
 from vcell.models.held_out import HeldOut
 from vcell.models.scoring import mean_of, scores, without_own
 from vcell.runs import Run
+from vcell.screen.split import TRAIN
 
 FOLDS = 5
 ASKED = (
     *("mean", "perturbed-mean", "perturbed-mean-own", "no-change"),
     *("ridge", "additive", "knn", "gp"),
 )
+FOR_PDS = "gp, predict --for pds"
 SCORES = (
     *("pds", "pds_with_own", "pds_without_own", "pds_among_all"),
     *("delta_correlation", "mae"),
@@ -215,6 +220,9 @@ def measure(
         for name in (*ASKED, *([network] if network else [])):
             model = models.get(name).load(run, screen.settled())
             said.setdefault(name, []).append(model.predict(names, contexts))
+            if name == "gp":
+                strength = _for_pds(screen.settled(), model.loo())
+                said.setdefault(FOR_PDS, []).append(strength * said["gp"][-1])
             if hasattr(model, "std"):
                 doubt.setdefault(name, []).append(_size(model.std(names)))
         if fold.truth is not None:
@@ -252,6 +260,13 @@ def measure(
         for name, one in pooled.levels.items()
     }
     return {"scores": found, "held_out": held, "verdicts": verdicts, "levels": levels}
+
+
+def _for_pds(screen: Screen, left_out: np.ndarray) -> float:
+    """Return the strength of `predict --for pds`, by predictions of left-out training rows."""
+    rows = screen.rows(TRAIN)
+    target = screen.targets(screen.perturbations[rows].tolist())
+    return LeftOut(left_out.astype(float), screen.denoised(rows), target, np.nan).best("pds")
 
 
 def _wide(own: np.ndarray) -> np.ndarray:

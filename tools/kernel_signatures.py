@@ -99,6 +99,19 @@ ALSO = {
     "vcell.kernels.attention.attend_head": [
         "float32:2A float32:2A float32:2A float32:1C float32:2C float32:1C float32:2A"
     ],
+    # blocks of more than 1,024 cells
+    "vcell.kernels.by_gene.gather_counts": [
+        "int32:1C uint32:1C int64 int64 int64:1C int32:1C int64:1C int32:1C float32:1C"
+    ],
+    "vcell.kernels.by_gene.scatter_counts": [
+        f"int64:1C int32:1C {kind}:1C int32:1C uint32:1C int64 int64 int64:1C"
+        for kind in ("float32", "float64")
+    ],
+    "vcell.kernels.ranks.level_keys": [
+        f"int32:1C uint32:1C int64 int64 int64:1C int32:1C uint32:2C {kind}:2C int64:1C {kind}:1C "
+        "uint32:1C int32:1C uint16:1C int64"
+        for kind in ("float32", "float64")
+    ],
     "vcell.kernels.clipped.clipped_sums": [f"{_ROWS} float64:2C float64:3C"],
     "vcell.kernels.clipped.list_large": [f"{_ROWS} float64 float64:2C"],
     "vcell.kernels.groups.group_moments": [f"{_ROWS} int64:1C int64:3C"],

@@ -248,6 +248,9 @@ def main(args: list[str] | None = None) -> None:
     # numpy requests pages of 2 MiB, which virtual machines return to their host: getting them again
     # costs 5 to 8 ms per MiB there, pages of 4 KiB .6 ms (docs/decisions.md).
     os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
+    # Idle threads of OpenBLAS look for work in a loop, each .03 s after it was loaded and after
+    # every operation. 2^20 cycles are .0004 s.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
     compiling.listener = _say_compiling
     code = run(args)
     if code == INTERRUPTED:  # silence errors of half-open files that are closed only now
@@ -370,14 +373,15 @@ def _os_error(error: OSError) -> int:
         errno.ENOTDIR,
         errno.EEXIST,
         errno.ENAMETOOLONG,
+        errno.ELOOP,
     }
-    if error.errno not in user_can_mend | {errno.ENOSPC, errno.EDQUOT}:
+    from vcell.outputs.aside import FULL, room
+
+    if error.errno not in user_can_mend.union(FULL):
         return _bug()
     where = f"{error.filename}: " if error.filename else ""
     if error.errno in user_can_mend:
         console.error(f"{where}{error.strerror}", code=UserError.exit_code)
         return UserError.exit_code
-    from vcell.outputs.aside import room
-
     console.error(f"{where}{room(error)}", code=1)
     return 1

@@ -123,7 +123,7 @@ def result(data: Mapping[str, Any] | Sequence[Any], text: str) -> None:
 
 
 @contextmanager
-def told_if_lost(data: Mapping[str, Any] | Sequence[Any], text: str) -> Iterator[None]:
+def printed_if_lost(data: Mapping[str, Any] | Sequence[Any], text: str) -> Iterator[None]:
     """Print a result that took long if its files cannot be written, as on a full disk."""
     try:
         yield
@@ -348,4 +348,4 @@ def _cell(value: Any) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return str(value)
+    return str(value).replace("\n", " ")  # as in a label; a row is one line

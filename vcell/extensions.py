@@ -39,7 +39,8 @@ def load(package: str, needed: dict[str, tuple[str, ...]]) -> list[Any]:
         except (ImportError, AttributeError):
             pass
         else:
-            _ours[package] = {k: v for k, v in vars(empty).items() if isinstance(v, ModuleType)}
+            modules = {k: v for k, v in vars(empty).items() if isinstance(v, ModuleType)}
+            _ours.setdefault(package, {}).update(modules)
             return found
         finally:
             del sys.modules[package]

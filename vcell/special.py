@@ -1,17 +1,23 @@
-"""Five of scipy's special functions, loaded without the rest of scipy.special.
+"""The normal distribution and log gamma of scipy, without the rest of scipy.special.
 
-The rest of the package imports numpy.f2py, numpy.testing, pydoc and an array interface for other
-libraries: 0.11 to 0.14 CPU seconds in every command that runs a test, instead of 5 ms. The
-functions are ufuncs of one compiled module (`vcell.extensions`).
+The package imports numpy.f2py, numpy.testing, pydoc and an array interface for other libraries:
+0.11 to 0.14 CPU seconds in every command that runs a test. Its main compiled module loads a BLAS
+of its own besides, which takes .02 and starts a thread for every core. These functions are ufuncs
+of a smaller one (`vcell.extensions`); Student's t is not, see `vcell.student`.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from vcell import extensions
 
-(_found,) = extensions.load(
-    "scipy.special", {"_ufuncs": ("ndtr", "ndtri", "stdtr", "stdtrit", "gammaln")}
-)
-# The normal distribution and its inverse, Student's t and its inverse, log gamma: scipy's own.
-ndtr, ndtri, stdtr, stdtrit = _found.ndtr, _found.ndtri, _found.stdtr, _found.stdtrit
-gammaln = _found.gammaln
+ndtr: Any
+gammaln: Any
+try:
+    (_found,) = extensions.load("scipy.special", {"_special_ufuncs": ("ndtr", "gammaln")})
+    ndtr, gammaln = _found.ndtr, _found.gammaln
+except (ImportError, AttributeError):  # a scipy that has them elsewhere
+    from scipy import special as _whole
+
+    ndtr, gammaln = _whole.ndtr, _whole.gammaln

@@ -16,7 +16,8 @@ def closest(word: str, known: Iterable[str]) -> str | None:
 
 def few(names: Sequence[str], most: int = 8) -> str:
     """List names briefly: the first ones, and the number of others."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    shown = (name.replace("\n", " ") for name in names[:most])
+    return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -23,6 +23,10 @@ UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _HINT = "save it as UTF-8 text"
 _WRITER = 2.0  # seconds in which a writer must come to a pipe
 
+_OTHER_MARKS = {";": "semicolons", "\t": "tabs"}
+#: Columns that the tables of commands have; see `_require_commas`.
+_HEADS = {"gene", "gene_name", "symbol", "gene_symbol", "target_gene", "perturbation", "n_cells"}
+
 Rows = list[tuple[int, list[str]]]
 
 
@@ -135,10 +139,37 @@ def read_rows(path: Path, mark: str | None = None) -> Rows:
             if any(cells):
                 rows.append((lines.line_num, cells))
     except csv.Error as error:
+        other = next((one for one in _OTHER_MARKS if f'"{one}"' in text), None)
+        if mark == "," and other is not None:
+            raise _separated(path, other) from None
         raise UserError(f"{path}:{lines.line_num}: is not a row of a table: {error}") from None
     if not rows:
         raise UserError(f"{path} is empty")
+    if mark == ",":
+        _require_commas(path, rows)
     return rows
+
+
+def _require_commas(path: Path, rows: Rows) -> None:
+    """Refuse a table that a spreadsheet has saved with semicolons or tabs instead of commas.
+
+    A list of names that hold such a mark, as those of pairs may, has neither numbers nor a header.
+    """
+    for mark in _OTHER_MARKS:
+        if not all(len(row) == 1 and mark in row[0] for _, row in rows):
+            continue
+        cells = [cell.strip().strip('"') for _, row in rows for cell in row[0].split(mark)]
+        heads = {cell.casefold() for cell in cells[: rows[0][1][0].count(mark) + 1]}
+        if heads & _HEADS or any(cell.replace(".", "", 1).isdecimal() for cell in cells):
+            raise _separated(path, mark)
+
+
+def _separated(path: Path, mark: str) -> UserError:
+    """Return the error for a table with other separators than commas."""
+    return UserError(
+        f"{path}: its columns are separated by {_OTHER_MARKS[mark]}, not commas",
+        hint="save it as comma-separated values" + ", or name it .tsv" * (mark == "\t"),
+    )
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,8 @@ class TableWriter:
     def append(self, table: DeTable, stratum: str | None) -> None:
         """Add every perturbation of a table."""
         if self.layout == "pdex" and not self.csv:
-            for piece in table.arrow(_AT_ONCE):
-                self._write(_in_plain_text(piece, stratum if self.stratified else None))
+            for piece in table.arrow(_AT_ONCE, plain=True):
+                self._write(_beside(piece, stratum) if self.stratified else piece)
             return
         for start in range(0, len(table.perturbations), _AT_ONCE):
             rows = slice(start, start + _AT_ONCE)
@@ -94,12 +94,6 @@ class TableWriter:
             self.failed = self.failed or error
 
 
-def _in_plain_text(piece: Any, stratum: str | None) -> Any:
-    """Return a table with categories as text, after a column for the stratum if there is one."""
-    for place, name in enumerate(piece.column_names):
-        column = piece.column(place)
-        if arrow.is_categories(column):
-            piece = piece.set_column(place, name, column.cast("string"))
-    if stratum is None:
-        return piece
-    return piece.add_column(0, "stratum", arrow.strings([stratum] * len(piece)))
+def _beside(piece: Any, stratum: str | None) -> Any:
+    """Return a table with a column for the stratum, the first."""
+    return piece.add_column(0, "stratum", arrow.strings([stratum or ""], each=len(piece)))

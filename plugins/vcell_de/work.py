@@ -63,12 +63,19 @@ def run(file: Path | None, config: De) -> None:
 def _labels(source: CellSource, config: De) -> find_labels.Labels:
     """Find perturbations and controls; with --against rest any grouping column will do."""
     refuse_nothing(source)
-    name = config.perturbation_column
-    if config.against == "rest" and config.control is None and name is not None:
-        column = source.obs(name)
-        if len(find_labels.control_labels(column)) != 1:
-            return find_labels.groups(source, name)
-    return find_labels.find(source, config)
+    if config.against == "rest" and config.control is None:
+        name = config.perturbation_column
+        named = find_labels.named_like(source.obs_columns, find_labels.PERTURBATION_NAMES)
+        columns = [source.obs(column) for column in (named if name is None else [name])]
+        if len(columns) == 1 and len(find_labels.control_labels(columns[0])) != 1:
+            return find_labels.groups(source, columns[0].name)
+    found = find_labels.find(source, config)
+    if not found.n_perturbations:
+        raise UserError(
+            f"{source.name}: all cells that obs column {found.perturbation_column!r} labels are "
+            f"{found.control!r}: there is nothing to compare them with"
+        )
+    return found
 
 
 def _output(file: Path, config: De) -> Path:

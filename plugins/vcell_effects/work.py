@@ -40,7 +40,7 @@ def run(cells: Path | None, config: EffectsOptions) -> None:
             table, ("perturbation", "context", "cells", f"genes beyond {_STRONG} errors")
         )
     )
-    with console.told_if_lost({"output": None, **facts}, text):
+    with console.printed_if_lost({"output": None, **facts}, text):
         effects.write(out, about)
     console.result({"output": str(out), **facts}, f"{out}: {text}")
 

@@ -47,12 +47,17 @@ def run(prediction: Path, real: Path, config: Evaluate) -> None:
                 f"{one.context or 'the files'}: only {one.perturbations[0]} is scored: without "
                 "others to compare with, discrimination and the overall score mean nothing"
             )
+        if one.genes is not None and len(one.genes) < 2:
+            console.warn(
+                f"{one.context or 'the files'}: only the gene {one.genes[0]} is scored: "
+                "discrimination and the overall score mean nothing"
+            )
     metrics, overall = average(found)
     facts = _facts(prediction, real, config, found)
     summary = _summary(metrics, overall, found) | facts | {"seconds": time.monotonic() - started}
     text = _text(metrics, overall, found, config.rules)
     if config.output is not None:
-        with console.told_if_lost(summary, text):
+        with console.printed_if_lost(summary, text):
             _write(config.output, summary, metrics, found)
         text += f"\n\nwritten: {config.output}"
     console.result(summary, text)

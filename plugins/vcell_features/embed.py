@@ -31,11 +31,11 @@ def of_sets(sets: Mapping[str, Iterable[str]], rank: int) -> Table:
     tenth of all genes are left out, unless there are no others.
     """
     members = {name: sorted(set(genes)) for name, genes in sets.items()}
-    everyone = {gene for genes in members.values() for gene in genes}
+    all_genes = {gene for genes in members.values() for gene in genes}
     telling = {
         name: genes
         for name, genes in members.items()
-        if _FEWEST <= len(genes) <= _WIDEST * len(everyone)
+        if _FEWEST <= len(genes) <= _WIDEST * len(all_genes)
     } or members
     genes = sorted({gene for one in telling.values() for gene in one})
     place = {gene: i for i, gene in enumerate(genes)}

@@ -38,8 +38,8 @@ def run(sources: tuple[Path, ...], config: Features) -> None:
         )
     lines = ""
     if targets is not None:
-        anyone = {target for row in rows for target in row["known"]}
-        lost = [target for target in targets if target not in anyone]
+        known = {target for row in rows for target in row["known"]}
+        lost = [target for target in targets if target not in known]
         lines = f"\n{len(lost)} of {len(targets)} targets are in no table"
         lines += f": {', '.join(lost[:12])}" + (" ..." if len(lost) > 12 else "") if lost else ""
     if places:

@@ -63,7 +63,7 @@ def run(config: GraphProfile) -> None:
     if config.output is not None:
         from vcell_graph_profile.page import write
 
-        with console.told_if_lost(found, report):
+        with console.printed_if_lost(found, report):
             write(config.output, found)
         report += f"\n\nwritten: {config.output}"
     console.result(found, report)

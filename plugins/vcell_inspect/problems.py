@@ -13,7 +13,7 @@ from vcell.data.texts import Texts
 from vcell.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from vcell.data import CellSource
     from vcell.data.detect import Scale
@@ -103,10 +103,25 @@ def of_survey(seen: Survey, found: Scale) -> list[str]:
 
 
 def of_labels(source: CellSource, found: Mapping[str, Any]) -> list[str]:
-    """Report perturbations without known controls, which most commands need."""
-    if found["found"] or not labels.named_like(source.obs_columns, labels.PERTURBATION_NAMES):
+    """Report what is wrong with the labels of perturbations, which most commands need."""
+    if found["found"]:
+        return list(_of_names(source, found))
+    if not labels.named_like(source.obs_columns, labels.PERTURBATION_NAMES):
         return []
     return [f"{found['text']}: {found['hint']}" if found["hint"] else str(found["text"])]
+
+
+def _of_names(source: CellSource, found: Mapping[str, Any]) -> Iterator[str]:
+    """Report names that are hardly meant as perturbations, and a screen that has none."""
+    column = source.obs(found["perturbation_column"])
+    for name, n in zip(column.categories.tolist(), column.counts().tolist(), strict=True):
+        if n and name.strip().lower() in ("", "nan", "none", "na", "n/a", "null"):
+            yield (
+                f"{_number(n, 'cell', 'have')} {name!r} in {column.name!r}, which is taken as a "
+                "perturbation: leave such cells out, or give them no value"
+            )
+    if not found["n_perturbations"]:
+        yield f"no cell is perturbed: all that {column.name!r} labels are {found['control']!r}"
 
 
 def of_raw(source: CellSource) -> list[str]:

@@ -44,7 +44,7 @@ def run(files: tuple[Path, ...], config: Inspect) -> None:
     if config.html is not None:
         from vcell_inspect.page import page
 
-        with console.told_if_lost(report, text):
+        with console.printed_if_lost(report, text):
             page(report, seen, drawn).write(config.html)
         console.say(f"wrote {config.html}")
     console.result(report, text)

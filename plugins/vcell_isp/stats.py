@@ -80,7 +80,7 @@ def run(names: Sequence[str], config: IspStats) -> None:
     out = config.output or _in_the_run(results[0], config)[0]
     head = table.head(SHOWN)
     text = console.table(head.itertuples(index=False), list(head.columns))
-    with console.told_if_lost({"output": None, "rows": len(table)}, text):
+    with console.printed_if_lost({"output": None, "rows": len(table)}, text):
         _write(table, out, index=True)
     console.result({"output": str(out), "rows": len(table)}, f"{text}\n\nwritten: {out}")
     return None
@@ -160,7 +160,7 @@ def _genes(results: list[FinishedRun], config: IspStats) -> None:
     lines.append(", ".join(f"{name} {n:,}" for name, n in counts.items()))
     lines += [answer.text() for many in answers.values() for answer in many]
     text = "\n".join(lines)
-    with console.told_if_lost(facts | {"output": None, "page": None}, text):
+    with console.printed_if_lost(facts | {"output": None, "page": None}, text):
         page.write(html, results, everything, config, answers)
         _write(table.drop(columns=["token", "spread_of_nulls"]), out, index=False)
     console.result(facts, f"{text}\nwritten: {out} and {html.name}")

@@ -73,7 +73,7 @@ def run(path: Path | None, config: IspBench) -> None:
     if config.output is not None:
         from vcell_isp_bench.page import write
 
-        with console.told_if_lost(facts, summary):
+        with console.printed_if_lost(facts, summary):
             write(config.output, facts)
         summary += f"\n\nwritten: {config.output}"
     console.result(facts, summary)

@@ -46,7 +46,7 @@ def bulk(config: Pipeline) -> None:
     with book.locked():
         results = {stage.name: book.run(stage) for stage in _stages(config, book)}
     verdict = results["classifier"]["verdict"]
-    table = _table(book, config)
+    table = console.table(list(_standing(book, config)), _HEADS)
     result = {"folder": str(config.output), "verdict": verdict, "stages": results}
     page = config.output / "runs" / Path(results["classifier"]["run"]).name / "index.html"
     console.result(result | {"page": str(page)}, f"{table}\n\n{verdict['text']}\n{page}")
@@ -95,10 +95,6 @@ def status(config: Pipeline) -> None:
 _HEADS = ("stage", "state", "seconds", "outputs")
 
 
-def _table(book: Manifest, config: Pipeline) -> str:
-    return console.table(list(_standing(book, config)), _HEADS)
-
-
 def _standing(book: Manifest, config: Pipeline) -> Iterator[tuple[Any, ...]]:
     for stage in _stages(config, book, asking=True):
         known = book.stages.get(stage.name)
@@ -110,20 +106,21 @@ def _standing(book: Manifest, config: Pipeline) -> Iterator[tuple[Any, ...]]:
 
 def _stages(config: Pipeline, book: Manifest, *, asking: bool = False) -> Iterator[Stage]:
     """Yield the stages in order; each is created when those before it are done."""
-    if config.cells is None:
+    given = config.cells
+    if given is None:
         raise UserError("no cells are named", hint="--cells FILE, or [data] cells in vcell.toml")
-    if not config.cells.exists():
-        raise UserError(f"{config.cells} does not exist")
+    if not given.exists():
+        raise UserError(f"{given} does not exist")
     columns = cells.columns_of(config)
     folder, filtered = config.output, config.output / "qc.h5ad"
     meaning = vars(columns) | {"min_cells": config.min_cells}
     yield Stage(
-        name="qc", title="leave out bad cells and small patients", inputs=files_of(config.cells),
+        name="qc", title="leave out bad cells and small patients", inputs=files_of(given),
         settings=meaning | {
             "min_genes": config.min_genes, "max_mito": config.max_mito,
             "min_patient_cells": config.min_patient_cells, "layer": config.layer,
         },
-        work=lambda: (cells.qc(_cells(config), filtered, config), [filtered]),
+        work=lambda: (cells.qc(given, filtered, config), [filtered]),
     )  # fmt: skip
     folds = folder / "split.json"
     yield Stage(
@@ -142,24 +139,11 @@ def _stages(config: Pipeline, book: Manifest, *, asking: bool = False) -> Iterat
         return
     files = [folder / "runs" / Path(run).name / "scores.json"] if run else []
     if config.ablate:
-        yield _command(
-            "ablation",
-            "ablate",
-            "measure what each part contributes",
-            files,
-            lambda: _named(folder, run),
-            {},
-            ("ablation.json", "ablation.csv"),
-        )
+        yield _ablation(folder / "runs" / str(run), files)
     yield Stage(
         name="figures", title="draw", inputs=files, settings={},
-        work=lambda: _figures(config, str(run)),
+        work=lambda: _figures(folder / "runs" / str(run), folder / "figures"),
     )  # fmt: skip
-
-
-def _cells(config: Pipeline) -> Path:
-    assert config.cells is not None
-    return config.cells
 
 
 def _gmvae(config: Pipeline, k: int) -> Stage:
@@ -237,31 +221,22 @@ def _classifier(config: Pipeline, book: Manifest, cells: Path, folds: Path, n: i
     )  # fmt: skip
 
 
-def _command(
-    name: str, command: str, title: str, inputs: list[Path], argument: Any,
-    settings: dict[str, Any], files: tuple[str, ...],
-) -> Stage:  # fmt: skip
-    """Return a stage that runs a command on a run, and writes files into it."""
-    given = _given(command) | settings
+def _ablation(run: Path, inputs: list[Path]) -> Stage:
+    settings = _given("ablate")
 
     def work() -> tuple[dict[str, Any], list[Path]]:
-        run: Path = argument()
-        result = library.command(command, str(run), **given)
-        return {"result": result}, [run / file for file in files]
+        result = library.command("ablate", str(run), **settings)
+        return {"result": result}, [run / "ablation.json", run / "ablation.csv"]
 
-    return Stage(name=name, title=title, inputs=inputs, settings=given, work=work)
+    return Stage(
+        name="ablation", title="measure what each part contributes", inputs=inputs,
+        settings=settings, work=work,
+    )  # fmt: skip
 
 
-def _figures(config: Pipeline, run: str) -> tuple[dict[str, Any], list[Path]]:
-    folder = config.output / "figures"
-    result = library.command(
-        "figures", "all", str(_named(config.output, run)), output=folder, overwrite=True
-    )
+def _figures(run: Path, folder: Path) -> tuple[dict[str, Any], list[Path]]:
+    result = library.command("figures", "all", str(run), output=folder, overwrite=True)
     return {"files": [Path(f).name for f in result["files"]]}, [Path(f) for f in result["files"]]
-
-
-def _named(folder: Path, run: str) -> Path:
-    return folder / "runs" / run
 
 
 def _given(command: str) -> dict[str, Any]:

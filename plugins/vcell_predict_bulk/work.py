@@ -43,7 +43,7 @@ def predict(name: str, path: Path, config: PredictBulk) -> None:
         )
     columns, rows = _rows(model, table, found)
     result, text = _told(run, model, table, found, columns, rows)
-    with console.told_if_lost({"output": None, **result}, text):
+    with console.printed_if_lost({"output": None, **result}, text):
         outputs.write_text(config.output, Table.of(columns, rows).csv())
     console.result({"output": str(config.output), **result}, f"{text}\n{config.output}")
 

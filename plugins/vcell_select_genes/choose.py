@@ -52,26 +52,17 @@ def choose(
     usable[_first_of_name(genes)] = True
     listed = read_targets(config.targets) if config.targets else ()
     targeted = tuple(dict.fromkeys([*listed, *found.targets]))
-    found.index.match(
-        [*targeted, *(gene for one in sets.values() for gene in one.genes)]
-    )  # at once
+    every = [*targeted, *(gene for one in sets.values() for gene in one.genes)]
+    found.index.match(every)  # at once, so that later questions find them
     targets = found.index.match(targeted)
     candidates, unmatched = _candidates(names, sets, found, targets.found, usable)
     quotas = parse_quotas(config.quotas, names, config.n_genes)
-    groups = [
-        Group(
-            name,
-            members,
-            quotas.get(
-                name,
-                default_quota(
-                    name, len(members), config.n_genes, urgent=name == "targets" or name in urgent
-                ),
-            ),
-        )
+    n_genes, urgent = config.n_genes, urgent | {"targets"}
+    default = {
+        name: default_quota(name, len(members), n_genes, urgent=name in urgent)
         for name, members in candidates.items()
-    ]
-    n_genes = config.n_genes
+    }
+    groups = [Group(name, candidates[name], n) for name, n in (default | quotas).items()]
     filler = ranking.order[usable[ranking.order]]
     if groups:
         filler = filler[ranking.n_cells[filler] > 0]
@@ -103,10 +94,9 @@ def _first_of_name(genes: NDArray[Any]) -> NDArray[np.int64]:
     """Return the first gene of every name, and report duplicates."""
     _, first = np.unique(genes, return_index=True)
     if len(first) < len(genes):
+        repeated = console.count(len(genes) - len(first), "gene")
         console.warn(
-            f"names that occurred before: of {console.count(len(genes) - len(first), 'gene')}; "
-            f"only "
-            "the first of a name can be chosen"
+            f"names that occurred before: of {repeated}; only the first of a name can be chosen"
         )
     return first
 

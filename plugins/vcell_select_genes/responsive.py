@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vcell import special
 from vcell.kernels.groups import ONE
 from vcell.passes.reducers import GroupLogMoments
+from vcell.student import stdtr
 
 if TYPE_CHECKING:
     from vcell.hvg import Read
@@ -173,7 +173,7 @@ def t_test(a: Moments, b: Moments) -> tuple[NDArray[np.float64], NDArray[np.floa
     error = np.maximum(pooled, welch)
     varies = error > 1e-16  # sums are exact to 2**-30; smaller variances are rounding errors
     t = np.where(varies, a.mean - b.mean, 0.0) / np.sqrt(np.where(varies, error, 1.0))
-    return t, np.where(varies, 2 * special.stdtr(freedom, -np.abs(t)), 1.0)
+    return t, np.where(varies, 2 * stdtr(freedom, -np.abs(t)), 1.0)
 
 
 def rejected(p: NDArray[np.float64], fdr: float) -> NDArray[np.bool_]:

@@ -52,7 +52,7 @@ def run(files: tuple[Path, ...], config: SelectGenes) -> None:
         text = tables.genes_table(source.genes, chosen, groups, found.ranking, found.effects)
         page = tables.page(source.name, source.genes, report, chosen, found.ranking, found.effects)
     with (
-        console.told_if_lost(report, _text(report)),
+        console.printed_if_lost(report, _text(report)),
         outputs.folder(config.output, listed_in="coverage.json") as out,
     ):
         (out / "selected_genes.csv").write_text(text, encoding="utf-8")

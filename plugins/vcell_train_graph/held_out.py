@@ -87,6 +87,20 @@ def explained(predicted: Array, values: Array) -> float:
     return 1 - float(np.square(predicted - values).mean() / max(values.var(), 1e-30))
 
 
+def _of_fold(model: str, runs: Sequence[Run]) -> tuple[dict[str, list[Array]], HeldOutSets]:
+    """Return the predictions of each draw, by model or by model and control, and the last draw."""
+    predicted: dict[str, list[Array]] = {}
+    for run in runs:
+        found = HeldOutSets.of(run)
+        wiring = run.meta["config"].get("wiring", "given")
+        for one, x in found.predicted.items():
+            if wiring == "given":
+                predicted.setdefault(one, []).append(x)
+            elif one == model:
+                predicted.setdefault(f"{model}, {wiring}", []).append(x)
+    return predicted, found
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """All runs with one kind of split, pooled."""
@@ -109,17 +123,9 @@ class Split:
         draws = 0
         by_draw: list[list[float]] = []
         for fold in folds:
-            predicted: dict[str, list[Array]] = {}
-            found: HeldOutSets | None = None
-            for run in (r for r in runs if str(r.meta["config"]["fold"]) == fold):
-                found = HeldOutSets.of(run)
-                wiring = run.meta["config"].get("wiring", "given")
-                for one, x in found.predicted.items():
-                    if wiring == "given":
-                        predicted.setdefault(one, []).append(x)
-                    elif one == model:
-                        predicted.setdefault(f"{model}, {wiring}", []).append(x)
-            assert found is not None
+            predicted, found = _of_fold(
+                model, [run for run in runs if str(run.meta["config"]["fold"]) == fold]
+            )
             targets += found.targets
             draws = max(map(len, predicted.values()))
             variance = max(float(found.values.var()), 1e-30)

@@ -136,9 +136,9 @@ def test_a_type_without_a_fraction_is_never_drawn_whatever_rounding_leaves():
 
 
 def test_one_type_one_cell_and_tiny_concentrations_work():
-    lone = Pools.of(np.array([0, -1]), ["only"])
+    single = Pools.of(np.array([0, -1]), ["only"])
     for mode in ("dirichlet", "sparse", "rare", "own"):
-        got = drawn(lone, samples=3, cells=5, mode=mode)
+        got = drawn(single, samples=3, cells=5, mode=mode)
         assert (got.cells == 0).all()
     tiny = drawn(patients(), samples=40, cells=10, mode="sparse", concentration=1e-3)
     assert (tiny.of_type.sum(1) == 10).all()

@@ -104,7 +104,8 @@ def test_a_commands_own_table_overrules_the_shared_one(tmp_path):
         ("[bake]\nbatch-size = true", "2: [bake] batch-size must be a whole number, not true"),
         ("[bake]\nbatch-size = 1.5", "2: [bake] batch-size must be a whole number, not 1.5"),
         ("[bake]\nfan = 1", "2: [bake] fan must be true or false, not 1"),
-        ("[bake]\nheat = nan", "2: [bake] heat must be a number, not nan"),
+        ("[bake]\nheat = nan", "2: [bake] heat must be a finite number, not nan"),
+        ("[bake]\nheat = 1e400", "2: [bake] heat must be a finite number, not inf"),
         (
             '[bake]\nshape = "rond"',
             '2: [bake] shape must be one of "round", "square", not \'rond\' (did you mean round?)',

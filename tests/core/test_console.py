@@ -142,3 +142,8 @@ def test_names_from_files_cannot_steer_the_terminal(capsys):
     assert not set("\x1b\x07\r\x9b") & set(said.err + said.out)
     assert "GENE\ufffd]0;owned" in said.out
     assert "a\tb" in said.out
+
+
+def test_a_name_of_two_lines_does_not_break_a_table():
+    shown = console.table([("C\nD", 3), ("E", 4)], ("label", "cells"))
+    assert shown.splitlines()[2:] == ["C D        3", "E          4"]

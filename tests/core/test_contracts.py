@@ -156,6 +156,7 @@ def test_no_module_of_train_vcc_is_long(repository):
 OTHER_LOGS = {
     "vcell/hvg/dispersion.py",
     "vcell/metrics/measured.py",
+    "vcell/models/own_change.py",  # of a mean, by a formula
     "vcell/patients/features.py",
     "plugins/vcell_predict/cells/residual.py",
 }
@@ -169,3 +170,14 @@ def test_log1p_of_scaled_counts_is_written_once(repository):
             if "np.log1p(" in path.read_text() and not name.startswith("vcell/kernels/"):
                 found.add(name)
     assert found - {"vcell/data/log_scale.py"} == OTHER_LOGS
+
+
+def test_all_recorded_output_is_tested_on_other_processors_too(repository):
+    """What another processor computed: `make test-narrow` must run the tests that read it."""
+    made = re.search(r"^RECORDED := (.*)$", (repository / "Makefile").read_text(), re.M)
+    assert made is not None
+    folders = {name.split("/")[1] for name in made[1].split()}
+    kinds = ("*.npz", "*.npy", "*.safetensors", "*.parquet", "*.h5ad", "*.tar.xz")
+    recorded = {p for kind in kinds for p in (repository / "tests").rglob(kind)}
+    found = {path.relative_to(repository / "tests").parts[0] for path in recorded}
+    assert found == folders

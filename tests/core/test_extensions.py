@@ -28,12 +28,14 @@ assert array[:].tolist() == list(range(9))
 """
 SPECIAL = """
 import sys
-from vcell import special
+from vcell import special, student
 assert "scipy.special" not in sys.modules
 import scipy.special
 import scipy.stats
 assert scipy.special.ndtr is special.ndtr
 assert scipy.special._ufuncs.gammaln is special.gammaln
+assert scipy.special._special_ufuncs.ndtr is special.ndtr
+assert scipy.special.stdtr is student.stdtr
 assert scipy.stats.norm.cdf(0) == special.ndtr(0) == 0.5
 """
 CHANGED = """

@@ -137,3 +137,30 @@ def test_cells_in_h5ad_are_worked_on_without_large_packages(tmp_path):
 
     # numba, where it has to compile kernels first, imports some of these packages
     assert work("first") == "False" or work("again") == "False"
+
+
+@pytest.mark.parametrize(
+    ("words", "absent"),
+    [
+        # .03 CPU seconds each, a tenth of the start of `vcell de`
+        (
+            "de c.h5ad -o de.parquet",
+            {"scipy.special._ufuncs", "pyarrow.compute", "pandas", "numba"},
+        ),
+        ("convert c.h5ad d.h5ad", {"llvmlite.binding"}),  # 43 MiB, for kernels that are called
+    ],
+)
+def test_a_command_leaves_out_what_it_does_not_use(vcell, tmp_path, words, absent):
+    vcell("simulate", "c.h5ad", "--n-cells", "60", "--genes", "40", "--perturbations", "3")
+    probe = f"""
+import sys
+from vcell.cli import run
+code = run({words.split()} + ["--quiet"])
+loaded = {absent} & set(sys.modules)
+sys.exit(f"code {{code}}, imported {{loaded}}" if code or loaded else 0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, cwd=tmp_path,
+        env=clean_environment(), check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

@@ -362,7 +362,7 @@ def test_as_a_process_of_its_own(vcell, here):
     assert "overall" in ran.out
 
 
-def test_a_metric_without_a_baseline_is_drawn_without_its_line(here):
+def test_a_metric_whose_baseline_has_no_value_is_not_scaled_to_zero(here):
     """The baseline finds as many genes for every perturbation: no correlation is defined."""
     from vcell.data.simulate import SimulationDesign, Simulator
 
@@ -370,5 +370,11 @@ def test_a_metric_without_a_baseline_is_drawn_without_its_line(here):
     Simulator(few).write(here.folder / "few.h5ad")
     ran = here("evaluate", "few.h5ad", "few.h5ad", "--rules", "full", "-o", "out", "--json")
     assert ran.code == 0, ran.err
-    assert ran.json["metrics"]["de_spearman_sig"]["baseline"] is None
-    assert "de_spearman_sig" in (here.folder / "out" / "index.html").read_text()
+    found = ran.json["metrics"]["de_spearman_sig"]
+    assert found["raw"] == pytest.approx(1)
+    assert (found["baseline"], found["scaled"]) == (None, None)
+    said = "no scaled score, as the baseline has no value: de_spearman_sig"
+    page = (here.folder / "out" / "index.html").read_text()
+    assert said in ran.err
+    assert said in page  # which has no line for it
+    assert page.count("de_spearman_sig") > 1

@@ -22,7 +22,7 @@ def _made(tmp_path_factory) -> Path:
         '[data]\ncells = "cells.h5ad"\nbatch-column = "batch"\n[train-vcc]\nruns = "out/runs"\n'
         'model = "ridge"\n'
     )
-    before, talk = Path.cwd(), console.settings
+    before, settings = Path.cwd(), console.settings
     for name in [name for name in os.environ if name.startswith("VCELL")]:
         del os.environ[name]
     os.chdir(folder)
@@ -34,7 +34,7 @@ def _made(tmp_path_factory) -> Path:
             (folder / "out/runs" / newest).rename(folder / "out/runs" / name)
     finally:
         os.chdir(before)
-        console.settings = talk
+        console.settings = settings
     return folder
 
 

@@ -203,6 +203,8 @@ def test_a_new_project_points_to_the_next_step(vcell, files, tmp_path):
     ran = vcell("init", "mine", "--cells", files / "screen.h5ad")
     assert ran.out.splitlines()[-1] == "next: cd mine, then vcell inspect"
     assert vcell("inspect", cwd=tmp_path / "mine").code == 0
+    ran = vcell("init", "of mine")
+    assert ran.out.splitlines()[-1] == "next: cd 'of mine', then vcell inspect FILE"
 
 
 def test_progress_is_shown_in_a_pipe(project):

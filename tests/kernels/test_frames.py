@@ -135,8 +135,9 @@ def test_rows_are_copied_past_the_cache_wherever_they_begin(source, target):
         assert (val == wanted_val).all()
 
 
-@pytest.mark.parametrize("genes", [5, 37, 256])
-def test_dense_rows_are_equal_past_the_cache(genes):
+@pytest.mark.parametrize("kept", [np.uint16, np.float32])
+@pytest.mark.parametrize("genes", [5, 37, 256, 1_001])
+def test_dense_rows_are_equal_past_the_cache(genes, kept):
     rng = np.random.default_rng(3)
     length = rng.integers(0, genes, 30)
     src = np.cumsum(length) - length
@@ -144,18 +145,40 @@ def test_dense_rows_are_equal_past_the_cache(genes):
     val = rng.integers(1, 300, len(idx)).astype(np.uint16)
     column = rng.permutation(genes).astype(np.int32) - 2
     scale = rng.random(30).astype(np.float32)
+    plain = np.zeros((30, genes + 2), np.float32)
+    plain[np.repeat(np.arange(30), length), idx] = val
+    by_column = np.zeros_like(plain)  # those below zero go to the last two
+    by_column[:, column] = plain[:, :genes]
     rows = idx, val, src, length
-    for kernel, more in (
-        (gather.densify, ()), (gather.densify_columns, (column,)),
-        (gather.densify_log, (scale, column)),
-    ):  # fmt: skip
+    for kernel, more, wanted in (
+        (gather.densify, (), plain),
+        (gather.densify_columns, (column,), by_column),
+        (gather.densify_log, (scale, column), np.log1p(by_column * scale[:, None])),
+    ):
         made = []
         for how, before in ((gather.CACHED, np.nan), (gather.STREAMED, np.nan), (gather.ZERO, 0)):
             out = np.full((30 * genes + 3), before, np.float32)
             out[:3] = np.nan
-            kernel(*rows, *more, 0, 30, how, out[3:].reshape(30, genes))
+            own = np.zeros((2, genes), np.float32 if kernel is gather.densify_log else kept)
+            kernel(*rows, *more, 0, 30, how, own, out[3:].reshape(30, genes))
             assert np.isnan(out[:3]).all()
-            made.append(out[3:])
+            assert not own.any()  # ready for other rows
+            made.append(out[3:].reshape(30, genes))
+        np.testing.assert_allclose(made[0], wanted[:, :genes], rtol=2e-7)
         for other in made[1:]:
             assert (made[0] == other).all()
-        assert not np.isnan(made[0]).any()
+
+
+def test_a_range_of_rows_is_streamed():
+    rng = np.random.default_rng(4)
+    length = rng.integers(0, 300, 20)
+    src = np.cumsum(length) - length
+    idx = np.concatenate([rng.permutation(300)[:n] for n in length]).astype(np.uint16)
+    val = rng.integers(1, 200, len(idx)).astype(np.uint8)
+    whole = np.zeros((20, 300), np.float32)
+    whole[np.repeat(np.arange(20), length), idx] = val
+    for first, last in ((0, 20), (7, 8), (3, 12), (5, 5)):
+        out = np.full((last - first, 300), np.nan, np.float32)
+        own = np.zeros((2, 300), np.uint8)
+        gather.densify(idx, val, src, length, first, last, gather.STREAMED, own, out)
+        assert (out == whole[first:last]).all()

@@ -95,8 +95,8 @@ def test_before_steps_had_names_of_their_own_the_jobs_are_taken() -> None:
 
 @pytest.mark.parametrize("odd", ["", "two", "-1", "2(x3)"])
 def test_odd_numbers_are_no_traceback(odd: str) -> None:
-    strange = STEP | {"SLURM_STEP_NUM_NODES": odd, "SLURM_STEP_NUM_TASKS": odd}
-    assert make_plan(ON_ALL, strange, FOUR).nodes == 2
+    environment = STEP | {"SLURM_STEP_NUM_NODES": odd, "SLURM_STEP_NUM_TASKS": odd}
+    assert make_plan(ON_ALL, environment, FOUR).nodes == 2
 
 
 def test_several_tasks_on_a_node_are_refused_however_they_were_asked_for() -> None:

@@ -10,15 +10,16 @@ from scipy import stats
 
 from vcell.data.block import Block, from_dense
 from vcell.kernels import radix, ranks
+from vcell.metrics import by_gene, gene_major
 from vcell.metrics.by_gene import GeneMajor
 from vcell.metrics.gene_major import (
     GeneMajorSources,
-    Levels,
     ProfileRanks,
     SourcePart,
     transpose,
 )
 from vcell.metrics.groups import Grouped, grouped
+from vcell.metrics.levels import Levels
 
 
 def _counts(seed: int, cells: int = 240, genes: int = 12) -> np.ndarray:
@@ -126,11 +127,43 @@ def test_long_and_short_runs_rank_alike(monkeypatch, n_groups):
     group = rng.integers(0, 3, len(counts)).astype(np.int32)
     found = []
     for least in (2, 100, 1000):
-        monkeypatch.setattr(radix, "LEAST", least)
+        monkeypatch.setattr(radix, "least", lambda least=least: least)
         found.append(_grouped(counts, group, n_groups, divisor))
     for other in found[1:]:
         assert other.u.tobytes() == found[0].u.tobytes()
         assert other.ties.tobytes() == found[0].ties.tobytes()
+
+
+@pytest.mark.parametrize("n_groups", [3, 200])
+def test_entries_of_two_and_of_four_bytes_rank_alike(monkeypatch, n_groups):
+    """Two bytes hold 8 bits of row and counts to 254 here; larger ones are listed beside."""
+    counts, rng = _counts(3), np.random.default_rng(3)
+    divisor = rng.uniform(0.5, 2, len(counts)).astype(np.float32)
+    group = rng.integers(-1, 3, len(counts)).astype(np.int32)
+    monkeypatch.setattr(gene_major, "_LONG_RANGE", 300)  # a few genes at a time
+    monkeypatch.setattr(by_gene, "_MANY_LARGE", 1.0)
+    narrow = _grouped(counts, group, n_groups, divisor)
+    monkeypatch.setattr(by_gene, "_NARROW_ROWS", 0)
+    wide = _grouped(counts, group, n_groups, divisor)
+    for name in ("sums", "own_means", "u", "ties"):
+        assert getattr(narrow, name).tobytes() == getattr(wide, name).tobytes()
+
+
+@pytest.mark.parametrize(("large", "width"), [(0.0, 2), (0.5, 4)])
+def test_large_counts_are_read_back(large, width):
+    """Two bytes an entry, but four where many counts do not fit."""
+    counts, rng = _counts(4), np.random.default_rng(4)
+    counts[rng.random(counts.shape) < large] = 300
+    csr = from_dense(counts, np.dtype(np.float32))
+    block = Block(0, np.arange(len(counts)), csr.indptr, csr.indices, csr.data, counts.shape[1])
+    with closing(GeneMajor(counts.shape[1])) as cells:
+        cells.add(block)
+        assert cells.pieces[0].kinds[0].itemsize == width
+        for lo, hi in ((0, 12), (0, 1), (3, 7), (11, 12)):
+            found = cells.read(lo, hi)
+            dense = np.zeros((len(counts), hi - lo))
+            dense[found.cell, np.repeat(np.arange(hi - lo), np.diff(found.first))] = found.value
+            assert (dense == counts[:, lo:hi]).all()
 
 
 def test_bits_stand_for_values_only_where_they_fit():

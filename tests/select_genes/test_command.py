@@ -228,7 +228,7 @@ def test_mistakes_are_one_clear_sentence(vcell, screen_file, tmp_path, words, sa
         ({"targets": Path("odd.csv")}, "no column of genes"),
         ({"perturbation_column": "guide"}, "no column 'guide'"),
         ({"max_mito": 0.1}, "no gene's name starts with MT-"),
-        ({"min_genes": 100_000}, "only 0 cells are left"),
+        ({"min_genes": 100_000}, "no cell is left"),
     ],
 )
 def test_impossible_settings_are_refused(screen_file, tmp_path, monkeypatch, options, said):

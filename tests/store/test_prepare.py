@@ -178,7 +178,7 @@ class TestFilters:
     ) -> None:
         assert prepared(genes=("G50", "NOPE")).genes.tolist() == ["G50"]
         assert "NOPE" in capsys.readouterr().err
-        with pytest.raises(UserError, match="none of the 1 chosen genes"):
+        with pytest.raises(UserError, match="of 1 chosen gene none is in the file"):
             prepared(genes=("NOPE",))
 
     def test_nothing_left_is_an_error(self, prepared: Callable[..., Store]) -> None:

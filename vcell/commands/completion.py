@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from vcell import console
 from vcell.errors import UserError
 
 _WHERE = {
@@ -25,4 +26,8 @@ def completion(ctx: click.Context, shell: str) -> None:
         raise UserError(f"this version of click cannot complete for {shell}")
     script = maker(ctx.find_root().command, {}, "vcell", "_VCELL_COMPLETE")
     # not .source(), which would start the shell to check its version
-    click.echo(script.source_template % script.source_vars())
+    text = script.source_template % script.source_vars()
+    if console.settings.json:
+        console.result({"shell": shell, "script": text}, "")
+    else:
+        click.echo(text)  # as it is: nothing fitted to a terminal

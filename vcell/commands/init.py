@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -37,6 +38,6 @@ def init(name: Path, cells: Path | None) -> None:
         ignored.write_text(_IGNORE, encoding="utf-8")
     console.result(
         {"project": str(name), "file": str(name / FILE_NAME)},
-        f"created {name / FILE_NAME}\nnext: cd {name}, then vcell inspect"
+        f"created {name / FILE_NAME}\nnext: cd {shlex.quote(str(name))}, then vcell inspect"
         + ("" if cells else " FILE"),
     )

@@ -187,14 +187,15 @@ class Setting:
     def _check_number(self, value: Any) -> Any:
         try:
             number = self.base(value)
+            finite = math.isfinite(number)
         except OverflowError:
             raise ValueError("is too large a number") from None
-        if math.isnan(number):
-            raise ValueError("must be a number, not nan")
+        if not finite:
+            raise ValueError(f"must be a finite number, not {number}")
         if self.minimum is not None and number < self.minimum:
-            raise ValueError(f"must be at least {self.minimum:g}, not {_shown(value)}")
+            raise ValueError(f"must be at least {self.minimum:.10g}, not {_shown(value)}")
         if self.maximum is not None and number > self.maximum:
-            raise ValueError(f"must be at most {self.maximum:g}, not {_shown(value)}")
+            raise ValueError(f"must be at most {self.maximum:.10g}, not {_shown(value)}")
         return number
 
 

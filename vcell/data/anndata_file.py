@@ -29,7 +29,8 @@ def parts(root: Node) -> dict[str, Any]:
         key: sorted(root[key].keys()) if key in root and is_group(root[key]) else []
         for key in ("layers", "obsm", "uns")
     }
-    return {**named, "raw": "raw" in root or "raw.X" in root}
+    raw = "raw.X" in root or ("raw" in root and is_group(root["raw"]))  # anndata may write None
+    return {**named, "raw": raw}
 
 
 def embeddings(root: Node) -> dict[str, Node]:
@@ -59,15 +60,16 @@ def matrix_node(root: Node, layer: str | None, where: str) -> tuple[Node, str, s
     if layer is None or layer == "X":
         if "X" in root:
             return root["X"], f"{where}/X", "var"
-        names = parts(root)["layers"]
+        there = parts(root)
+        names = ["raw"] * there["raw"] + there["layers"]
         raise UserError(
             f"{where} has no X",
-            hint=f"choose one of its layers with --layer: {', '.join(names)}"
+            hint=f"choose with --layer what it has instead: {', '.join(names)}"
             if names
             else "this is not an AnnData file with cells",
         )
     if layer in RAW_NAMES:
-        if "raw" in root:
+        if "raw" in root and is_group(root["raw"]):
             return child(root["raw"], "X", f"{where}/raw"), f"{where}/raw/X", "raw/var"
         if "raw.X" in root:  # anndata before 0.7
             return root["raw.X"], f"{where}/raw.X", "raw.var"

@@ -91,11 +91,11 @@ class CscMatrix(StoredSparse):
         chosen = np.arange(self.shape[1]) if genes is None else np.sort(genes.chosen)
         nnz = int((self.indptr[chosen + 1] - self.indptr[chosen]).sum())
         transposed = RowSpill(self.shape[0], self.dtype, nnz, in_memory=nnz <= IN_MEMORY)
-        if transposed.path is not None:
+        if transposed.file is not None:
             size = console.bytes_text(nnz * transposed.record.itemsize)
             console.say(
                 f"{self.where} is stored by gene (CSC): it is transposed once, through a "
-                f"temporary file of {size} in {transposed.path.parent} (TMPDIR chooses where)"
+                f"temporary file of {size} in {transposed.file.folder} (TMPDIR chooses where)"
             )
         with console.progress("transposing", nnz, "non-zeros") as bar:
             for first, csc in self.columns(chosen):

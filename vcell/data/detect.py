@@ -158,8 +158,8 @@ def _glance(source: CellSource) -> Scale | None:
     values = np.concatenate([csc.data for _, csc in columns(chosen)])
     if not len(values) or not (values == np.rint(values)).all() or values.min() < 0:
         return None
-    seen = f"{len(values):,} values of {len(chosen)} genes"
-    return Scale("counts", None, f"whole numbers up to {float(values.max()):,.0f} in {seen}")
+    seen = f"{console.count(len(values), 'value')} of {console.count(len(chosen), 'gene')}"
+    return Scale("counts", None, f"whole numbers up to {_whole(float(values.max()))} in {seen}")
 
 
 def sample_rows(n_cells: int, nnz: int | None, n_genes: int) -> NDArray[np.int64]:
@@ -192,8 +192,16 @@ def _counts(source: CellSource) -> Scale | None:
 
 
 def _are_counts(most: float, n: int, n_cells: int) -> Scale:
-    seen = f"{n:,} values of {n_cells:,} cells"
-    return Scale("counts", None, f"whole numbers up to {most:,.0f} in {seen}")
+    seen = _seen(n, n_cells)
+    return Scale("counts", None, f"whole numbers up to {_whole(most)} in {seen}")
+
+
+def _seen(n: int, n_cells: int) -> str:
+    return f"{console.count(n, 'value')} of {console.count(n_cells, 'cell')}"
+
+
+def _whole(number: float) -> str:
+    return f"{number:,.0f}" if number < 1e15 else f"{number:.4g}"
 
 
 def judge(blocks: list[Block]) -> Scale:
@@ -210,7 +218,7 @@ def judge(blocks: list[Block]) -> Scale:
             "other", None, f"{bad:,} of {len(values):,} sampled values are NaN or infinite", bad
         )
     low, high = float(values.min()), float(values.max())
-    seen = f"{len(values):,} values of {n_cells:,} cells"
+    seen = _seen(len(values), n_cells)
     if low < 0:
         return Scale("other", None, f"negative values down to {low:.4g} in {seen}")
     sums = np.concatenate([_row_sums(b, np.asarray(b.data, np.float64)) for b in blocks])
@@ -257,7 +265,7 @@ def _refuse_value(source: CellSource, block: Block, wrong: NDArray[np.bool_]) ->
 def _judge_log(blocks: list[Block], values: NDArray[np.float64], high: float, seen: str) -> Scale:
     """Undo the logarithm, and judge the result."""
     back = np.expm1(values)
-    if np.allclose(back, np.rint(back), rtol=1e-5, atol=1e-4):
+    if back.max() > 0.5 and np.allclose(back, np.rint(back), rtol=1e-5, atol=1e-4):
         return Scale("log1p", None, f"exp(x) - 1 gives whole numbers, {seen}")
     sums = np.concatenate([_row_sums(b, np.expm1(b.data.astype(np.float64))) for b in blocks])
     if (target := _equal(sums)) is not None:

@@ -19,11 +19,13 @@ def reading(where: str) -> Iterator[None]:
     except (UserError, MemoryError, NameError):
         raise
     except Exception as error:
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        text = " ".join(text.split()) or type(error).__name__
         missing_filter = "filter" in text and ("registered" in text or "not available" in text)
-        raise UserError(
-            f"{where} cannot be read: {text}", hint=_PLUGIN_HINT if missing_filter else _DAMAGED
-        ) from error
+        hint = _PLUGIN_HINT if missing_filter else _DAMAGED
+        if "open object" in text:  # h5py's words for a soft or external link that is broken
+            hint = "a link inside the file leads to something that is not there"
+        raise UserError(f"{where} cannot be read: {text}", hint=hint) from error
 
 
 def damaged(where: str, what: str) -> UserError:

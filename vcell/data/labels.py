@@ -137,7 +137,8 @@ def groups(source: CellSource, name: str) -> Labels:
     column = source.obs(name)
     n = int((column.counts() > 0).sum())
     if n < 2:
-        raise UserError(f"{source.name}: obs column {name!r} has one group only, and no rest")
+        groups = "no label for any cell" if n == 0 else "one group only, and no rest"
+        raise UserError(f"{source.name}: obs column {name!r} has {groups}")
     console.say(f"{source.name}: groups in {name!r} ({n:,}), each against the rest")
     return Labels(column.name, "", 0, n, None, None)
 
@@ -162,7 +163,7 @@ def control_labels(column: Column) -> list[str]:
 
 def _control(source: CellSource, column: Column, wanted: str | None) -> str:
     """Return the control label of a column: the configured one, else the only known one."""
-    present = column.categories[column.counts() > 0].tolist()
+    present: list[str] = column.categories[column.counts() > 0].tolist()
     shown = ", ".join(map(repr, present[:8])) + (", ..." if len(present) > 8 else "")
     at = f"{source.name}: obs column {column.name!r}"
     if wanted is not None:
@@ -172,6 +173,8 @@ def _control(source: CellSource, column: Column, wanted: str | None) -> str:
             f"{at} has no cell labelled {wanted!r}{did_you_mean(wanted, present)}",
             hint=f"its labels: {shown}",
         )
+    if not present:
+        raise UserError(f"{at} has no label for any cell")
     known = control_labels(column)
     if len(known) == 1:
         return known[0]

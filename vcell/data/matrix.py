@@ -93,7 +93,7 @@ class StoredSparse:
         self.indptr = check_indptr(indptr, *sizes, self.where)
         self.nnz: int = int(self.indptr[-1])
         check_lengths(data, indices, self.nnz, self.where)
-        self._buffers = Buffers()
+        self._buffers = Buffers(keep=16)  # those of eight blocks: as many are in use at once
 
 
 class CsrMatrix(StoredSparse):
@@ -139,7 +139,7 @@ class DenseMatrix:
         self.shape: tuple[int, int] = (table.shape[0], table.shape[1])
         self.dtype = table.dtype
         self.nnz = None
-        self._buffers = Buffers()
+        self._buffers = Buffers(keep=16)  # those of eight blocks: as many are in use at once
 
     def cuts(self, rows: Rows, genes: Genes | None, bound: Bound) -> Iterator[Rows]:
         """Split so that a dense block has at most the bound's number of elements."""

@@ -131,9 +131,21 @@ def _open_file(path: Path, layer: str | None) -> CellSource:
 
         return open_mtx(path.parent, layer)
     raise UserError(
-        f"{path} is not a file with cells: it does not begin like HDF5",
-        hint="vcell reads .h5ad, 10x .h5, zarr folders and 10x mtx folders",
+        f"{path} is not a file with cells: it does not begin like HDF5", hint=_instead(head)
     )
+
+
+def _instead(head: bytes) -> str:
+    """Return the hint for a file that is something else, by its first eight bytes."""
+    if head.startswith(b"\x1f\x8b"):
+        return "it is compressed by gzip: unpack it with gunzip first"
+    if head.startswith(b"PK"):
+        return "it is a zip archive: unpack it first"
+    if head.startswith(b"version "):
+        return "it is a pointer of Git LFS: `git lfs pull` fetches the file itself"
+    if head.lstrip().lower().startswith((b"<!doc", b"<html")):
+        return "it is a web page: look at it in a browser, and download the file again"
+    return "vcell reads .h5ad, 10x .h5, zarr folders and 10x mtx folders"
 
 
 def is_mtx(path: Path) -> bool:

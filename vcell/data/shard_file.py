@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 #: Bytes of a checksum.
 CRC = 4
 #: Offset and size of a chunk that was never written.
-NOT_WRITTEN = np.uint64(2**64 - 1)
+_NOWHERE = 2**64 - 1
+NOT_WRITTEN = np.uint64(_NOWHERE)
 #: The crc32c of any message that ends in its own crc32c.
 _RESIDUE = 0x48674BC7
 
@@ -65,18 +66,19 @@ class ShardFile:
             raise ShardDamagedError("its index does not match its checksum")
         return np.frombuffer(tail[:-CRC], "<u8").reshape(-1, 2)
 
-    def place(self, chunk: int) -> tuple[int, int]:
-        """Return offset and size of an encoded chunk in the file."""
-        offset, size = self.index[chunk].tolist()
-        if offset == int(NOT_WRITTEN):
-            raise ShardDamagedError(f"chunk {chunk} is missing")
-        if offset + size > self._file.size:
-            raise ShardDamagedError("the file is shorter than its index says")
-        return offset, size
+    def places(self, chunk: int, n: int = 1) -> list[tuple[int, int]]:
+        """Return offset and size of neighbouring encoded chunks in the file."""
+        places: list[tuple[int, int]] = self.index[chunk : chunk + n].tolist()
+        for number, (offset, size) in enumerate(places, chunk):
+            if offset == _NOWHERE:
+                raise ShardDamagedError(f"chunk {number} is missing")
+            if offset + size > self._file.size:
+                raise ShardDamagedError("the file is shorter than its index says")
+        return places
 
     def read(self, chunk: int) -> memoryview:
         """Return an encoded chunk, without its checksum."""
-        offset, size = self.place(chunk)
+        [(offset, size)] = self.places(chunk)
         coded = self._file.read(size, offset)
         if not self._checked:
             return memoryview(coded)
@@ -86,19 +88,18 @@ class ShardFile:
 
     def read_into(self, out: NDArray[np.uint8], at: int, chunk: int, n: int) -> list[int]:
         """Read n neighbouring chunks to ``out[at:]``; return where each ends there."""
-        places = [self.place(number) for number in range(chunk, chunk + n)]
-        sizes = [size for _, size in places]
-        first = places[0][0]
-        ends = [at + size for size in accumulate(sizes)]
-        if [offset for offset, _ in places[1:]] == [first + end - at for end in ends[:-1]]:
-            self._file.read_into(out[at : ends[-1]], first)
+        places = self.places(chunk, n)
+        ends = [at + done for done in accumulate(size for _, size in places)]
+        if [offset for offset, _ in places[1:]] == [sum(place) for place in places[:-1]]:
+            self._file.read_into(out[at : ends[-1]], places[0][0])
         else:
             for (offset, size), end in zip(places, ends, strict=True):
                 self._file.read_into(out[end - size : end], offset)
         if self._checked:
-            for i, (size, end) in enumerate(zip(sizes, ends, strict=True)):
-                if google_crc32c.value(out[end - size : end]) != _RESIDUE:
+            for i, end in enumerate(ends):
+                if google_crc32c.value(out[at:end]) != _RESIDUE:
                     raise ShardDamagedError(f"chunk {chunk + i} does not match its checksum")
+                at = end
         return ends
 
     def verify(self) -> None:

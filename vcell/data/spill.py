@@ -8,9 +8,6 @@ memory later.
 from __future__ import annotations
 
 import itertools
-import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +15,7 @@ import numpy as np
 from vcell.data.arrays import joined_ranges
 from vcell.data.block import Csr
 from vcell.data.buffers import Buffers
-from vcell.errors import UserError
+from vcell.data.overflow_file import OverflowFile
 from vcell.kernels.transpose import deal, sort_by_row
 
 if TYPE_CHECKING:
@@ -58,14 +55,9 @@ class RowSpill:
         #: Number of entries per bucket of each addition; they are stored consecutively.
         self._dealt: list[NDArray[np.int32]] = []
         self._kept: list[NDArray[Any]] = []
-        self._filled = 0
         self._buffers = Buffers()
         self._bucket: tuple[int, Csr] | None = None
-        self.path: Path | None = None
-        if not in_memory:
-            handle, name = tempfile.mkstemp(prefix="vcell-", suffix=".rows")
-            self.path, self._file = Path(name), handle
-            self.path.unlink()  # it is deleted on closing, even after a crash
+        self.file = None if in_memory else OverflowFile()
 
     def add(
         self, rows: NDArray[np.int32], columns: NDArray[np.int32], values: NDArray[Any]
@@ -77,30 +69,15 @@ class RowSpill:
         values = values.astype(self.record["value"], copy=False)
         deal(rows, columns, values, self._height, counts, entries)
         self._dealt.append(counts.astype(np.int32))
-        if self.path is None:
+        if self.file is None:
             self._kept.append(entries.copy())
         else:
-            self._write(entries)
-        self._filled += len(entries)
-
-    def _write(self, entries: NDArray[Any]) -> None:
-        left = entries.view(np.uint8).data
-        offset = self._filled * self.record.itemsize
-        while left:
-            try:
-                n = os.pwrite(self._file, left, offset)
-            except OSError as error:
-                assert self.path is not None
-                raise UserError(
-                    f"the temporary file in {self.path.parent} cannot be written: {error.strerror}",
-                    hint="set TMPDIR to a folder with more room",
-                ) from error
-            left, offset = left[n:], offset + n
+            self.file.append(entries)
 
     def finish(self) -> None:
         """Finish adding entries."""
         np.cumsum(self.indptr, out=self.indptr)
-        if self.path is None:
+        if self.file is None:
             self._kept = [np.concatenate(self._kept or [np.empty(0, self.record)])]
 
     def read(self, rows: Rows) -> Csr:
@@ -146,23 +123,15 @@ class RowSpill:
         at = begin = 0  # position in `out`; start of an addition
         for counts in self._dealt:
             start, n = begin + int(counts[:number].sum()), int(counts[number])
-            if self.path is None:
+            if self.file is None:
                 out[at : at + n] = self._kept[0][start : start + n]
             elif n:
-                self._read(out[at : at + n], start)
+                self.file.fill(out[at : at + n], start * self.record.itemsize)
             at, begin = at + n, begin + int(counts.sum())
         return out
-
-    def _read(self, out: NDArray[Any], start: int) -> None:
-        """Fill `out` with the entries from number `start` on."""
-        left, offset = out.view(np.uint8).data, start * self.record.itemsize
-        while left:
-            n = os.preadv(self._file, [left], offset)
-            left, offset = left[n:], offset + n
 
     def close(self) -> None:
         """Delete the temporary file."""
         self._kept, self._bucket = [], None
-        if self.path is not None and self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        if self.file is not None:
+            self.file.close()

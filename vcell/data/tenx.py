@@ -205,10 +205,11 @@ class MtxMatrix:
     def _parsed(self) -> RowSpill:
         if self._rows is None:
             rows = RowSpill(self.shape[0], self.dtype, self.nnz, in_memory=self.nnz <= IN_MEMORY)
-            if rows.path is not None:
+            if rows.file is not None:
                 console.say(
                     f"{self.path} is text: it is parsed once into a temporary file of "
-                    f"{console.bytes_text(self.nnz * rows.record.itemsize)} in {rows.path.parent}"
+                    f"{console.bytes_text(self.nnz * rows.record.itemsize)} in {rows.file.folder} "
+                    "(TMPDIR chooses where)"
                 )
             with reading(str(self.path)):
                 self._parse(rows)

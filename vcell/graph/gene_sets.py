@@ -7,7 +7,7 @@ published, and so are maps of all pairs.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -95,28 +95,21 @@ def read_gene_sets(path: Path) -> GeneSetTable:
     query: list[int] = []
     values: list[float] = []
     p_values: list[float] = []
-    with text_of(path) as file:
-        rows = (line.split() for line in file) if mark is None else reader(file, mark)
-        for number, row in enumerate(rows, 1):
-            if (number == 1 and columns.headed) or not any(cell.strip() for cell in row):
-                continue
-            if len(row) < len(first[0]):
-                raise UserError(
-                    f"{path}:{number}: {console.count(len(row), 'column')}, the first line has "
-                    f"{len(first[0])}"
-                )
-            genes, of_query = columns.genes_of(row)
-            if len(set(genes)) < len(genes):
-                twice = next(gene for gene in genes if genes.count(gene) > 1)
-                raise UserError(f"{path}:{number}: {twice} is named twice in one set")
-            if not genes:
-                raise UserError(f"{path}:{number}: this set has no gene")
-            sets.append([code.setdefault(gene, len(code)) for gene in genes])
-            if of_query:
-                query.append(queries.setdefault(of_query, len(queries)))
-            for column, kept in ((columns.value, values), (columns.p_value, p_values)):
-                if column is not None:
-                    kept.append(_number(path, number, row[column]))
+    for number, row in _lines(path, mark, len(first[0])):
+        if number == 1 and columns.headed:
+            continue
+        genes, of_query = columns.genes_of(row)
+        if len(set(genes)) < len(genes):
+            twice = next(gene for gene in genes if genes.count(gene) > 1)
+            raise UserError(f"{path}:{number}: {twice} is named twice in one set")
+        if not genes:
+            raise UserError(f"{path}:{number}: this set has no gene")
+        sets.append([code.setdefault(gene, len(code)) for gene in genes])
+        if of_query:
+            query.append(queries.setdefault(of_query, len(queries)))
+        for column, kept in ((columns.value, values), (columns.p_value, p_values)):
+            if column is not None:
+                kept.append(_number(path, number, row[column]))
     if not sets:
         raise UserError(f"{path} holds no gene sets, only a header")
     names = sorted(code)
@@ -139,6 +132,21 @@ def read_gene_sets(path: Path) -> GeneSetTable:
         np.array(query, np.int64) if query else None,
         (note,),
     )
+
+
+def _lines(path: Path, mark: str | None, width: int) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the cells of each line; refuse one with fewer than `width` cells."""
+    with text_of(path) as file:
+        rows = (line.split() for line in file) if mark is None else reader(file, mark)
+        for number, row in enumerate(rows, 1):
+            if not any(cell.strip() for cell in row):
+                continue
+            if len(row) < width:
+                raise UserError(
+                    f"{path}:{number}: {console.count(len(row), 'column')}, the first line has "
+                    f"{width}"
+                )
+            yield number, row
 
 
 def _square(path: Path, mark: str | None) -> GeneSetTable:

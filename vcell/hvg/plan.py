@@ -166,7 +166,8 @@ class FlavorSettings:
         sizes = self.sizes(table)
         if (sizes < 2).any():
             if self.batches is None:
-                raise UserError(f"only {sizes[0]} cells are left: no variance to rank genes by")
+                left = "no cell is" if sizes[0] == 0 else "only one cell is"
+                raise UserError(f"{left} left: there is no variance to rank genes by")
             name = self.batches.names[int(np.argmax(sizes < 2))]
             raise UserError(
                 f"batch {name!r} has fewer than two cells",

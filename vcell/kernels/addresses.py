@@ -89,34 +89,43 @@ def fill(_context: Any, to: Any, byte: Any) -> Any:
     return types.void(types.int64, types.int64), emit
 
 
-@Intrinsic
-def stream_line(_context: Any, a: Any, i: Any, b: Any, j: Any) -> Any:
-    """Copy numbers from ``a[i:]`` to a line of the cache, ``b[j:]``, past the cache.
+def _streamer(*, drains: bool) -> Intrinsic:
+    """Return an instruction that copies a line of the cache past it; `drains` clears the source."""
 
-    Whole numbers without a sign, of up to two bytes, or numbers of b's type; no bounds are checked.
-    Memory is not read before it is overwritten. Other threads see the line after a `fence`.
-    """
-    n = LINE * 8 // b.dtype.bitwidth
+    def emitter(_context: Any, a: Any, i: Any, b: Any, j: Any) -> Any:
+        n = LINE * 8 // b.dtype.bitwidth
 
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        def at(k: int) -> tuple[Any, Any]:
-            array = context.make_array(sig.args[k])(context, builder, args[k])
-            kind = context.get_data_type(sig.args[k].dtype)
-            address = builder.gep(array.data, [args[k + 1]])
-            vector = ir.VectorType(kind, n)
-            return builder.bitcast(address, vector.as_pointer()), vector
+        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            def at(k: int) -> tuple[Any, Any]:
+                array = context.make_array(sig.args[k])(context, builder, args[k])
+                kind = context.get_data_type(sig.args[k].dtype)
+                address = builder.gep(array.data, [args[k + 1]])
+                vector = ir.VectorType(kind, n)
+                return builder.bitcast(address, vector.as_pointer()), vector
 
-        source, kind = at(0)
-        value = builder.load(source, align=sig.args[0].dtype.bitwidth // 8)
-        to, wanted = at(2)
-        if kind != wanted:
-            whole = isinstance(wanted.element, ir.IntType)
-            value = (builder.zext if whole else builder.uitofp)(value, wanted)
-        written = builder.store(value, to, align=LINE)
-        written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_INT, 1)]))
-        return context.get_dummy_value()
+            source, kind = at(0)
+            aligned = sig.args[0].dtype.bitwidth // 8
+            value = builder.load(source, align=aligned)
+            if drains:
+                builder.store(ir.Constant(kind, None), source, align=aligned)
+            to, wanted = at(2)
+            if kind != wanted:
+                whole = isinstance(wanted.element, ir.IntType)
+                value = (builder.zext if whole else builder.uitofp)(value, wanted)
+            written = builder.store(value, to, align=LINE)
+            written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_INT, 1)]))
+            return context.get_dummy_value()
 
-    return types.void(a, types.int64, b, types.int64), emit
+        return types.void(a, types.int64, b, types.int64), emit
+
+    return Intrinsic(emitter)
+
+
+#: Copy numbers from ``a[i:]`` to a line of the cache, ``b[j:]``, past the cache; the second sets
+#: the numbers of `a` to zero. Whole numbers without a sign, of up to two bytes, or numbers of b's
+#: type; no bounds are checked. Memory is not read before it is overwritten. Other threads see the
+#: line after a `fence`.
+stream_line, drain_line = _streamer(drains=False), _streamer(drains=True)
 
 
 @Intrinsic
@@ -143,6 +152,85 @@ def planes(_context: Any, source: Any, to: Any, apart: Any) -> Any:
             bits = builder.bitcast(builder.icmp_signed("<", shifted, none), _INT)
             where = builder.add(to, builder.mul(apart, ir.Constant(_LONG, k)))
             builder.store(bits, _at(builder, where, _INT), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), emit
+
+
+def _interleaved(builder: Any, a: Any, b: Any, unit: int) -> list[Any]:
+    """Return pieces of `unit` bytes of two vectors in turns, in each half of 16 bytes by itself.
+
+    The first vector has those of the lower 8 bytes of each half.
+    """
+    found = []
+    for begin in (0, 8):
+        places: list[int] = []
+        for i in (lane + begin + piece for lane in (0, 16) for piece in range(0, 8, unit)):
+            places += [*range(i, i + unit), *range(WIDE + i, WIDE + i + unit)]
+        found.append(builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT, WIDE), places)))
+    return found
+
+
+def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
+    """Transpose the 8 x 8 matrices of bits that the bytes at one place of eight vectors are."""
+    quads = ir.VectorType(_LONG, WIDE // 8)
+    rows = [builder.bitcast(row, quads) for row in rows]
+    for step, kept in ((4, 0x0F), (2, 0x33), (1, 0x55)):
+        shift = ir.Constant(quads, [step] * quads.count)
+        mask = ir.Constant(quads, [kept * 0x0101010101010101] * quads.count)
+        for k in (k for k in range(8) if not k & step):
+            shifted = builder.lshr(rows[k], shift)
+            swap = builder.and_(builder.xor(shifted, rows[k + step]), mask)
+            rows[k + step] = builder.xor(rows[k + step], swap)
+            rows[k] = builder.xor(rows[k], builder.shl(swap, shift))
+    return [builder.bitcast(row, _VECTOR) for row in rows]
+
+
+def _from_planes(width: int) -> Intrinsic:
+    """Return the inverse of `planes` for eight times `WIDE` numbers of 1 or 2 bytes."""
+
+    def emitter(_context: Any, source: Any, apart: Any, to: Any) -> Any:
+        def emit(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+            source, apart, to = args
+            starts = [builder.mul(apart, ir.Constant(_LONG, k)) for k in range(8)]
+            planes = [_at(builder, builder.add(source, start), _VECTOR) for start in starts]
+            rows = _transposed(builder, [builder.load(plane, align=1) for plane in planes])
+            # Byte b of row j is number 8 b + j. Three rounds put them in turns, if the rows come in
+            # the order of their bits read backwards.
+            rows = [rows[k] for k in (0, 4, 2, 6, 1, 5, 3, 7)]
+            for unit in (1, 2, 4):
+                pairs = [_interleaved(builder, rows[k], rows[k + 4], unit) for k in range(4)]
+                rows = [part for pair in pairs for part in pair]
+            half, kind = ir.VectorType(_INT, 16), ir.VectorType(ir.IntType(8 * width), 16)
+            for n in range(16):
+                lane, k = divmod(n, 8)
+                places = ir.Constant(half, [*range(16 * lane, 16 * lane + 16)])
+                part = builder.shuffle_vector(rows[k], rows[k], places)
+                if width > 1:
+                    part = builder.zext(part, kind)
+                after = builder.add(to, ir.Constant(_LONG, 16 * n * width))
+                builder.store(part, _at(builder, after, kind), align=1)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.int64), emit
+
+    return Intrinsic(emitter)
+
+
+#: Store 8 `WIDE` numbers, as bytes or as 16 bits, whose bits k are at ``source + k * apart``.
+bytes_from_planes, words_from_planes = _from_planes(1), _from_planes(2)
+
+
+@Intrinsic
+def join(_context: Any, low: Any, high: Any, to: Any) -> Any:
+    """Store `WIDE` numbers of 16 bits whose low and high bytes are at two addresses."""
+
+    def emit(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        low, high = (builder.load(_at(builder, args[k], _VECTOR), align=1) for k in (0, 1))
+        turns = [i + half for i in range(WIDE) for half in (0, WIDE)]
+        words = ir.VectorType(_BYTE, 2 * WIDE)
+        value = builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(_INT, 2 * WIDE), turns))
+        builder.store(value, _at(builder, args[2], words), align=1)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), emit

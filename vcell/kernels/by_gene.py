@@ -76,30 +76,47 @@ def gather(
 
 @njit(nogil=True, cache=True)
 def scatter_counts(
-    indptr: Array, indices: Array, data: Array, cursor: Array, entries: Array
-) -> None:
+    indptr: Array, indices: Array, data: Array, cursor: Array, entries: Array, row_bits: int,
+    most: int, large: Array,
+) -> int:  # fmt: skip
     """Write a block's counts to the next positions of their genes, ``cursor[G]``, and advance it.
 
-    An entry is row << 16 | count: one memory location to write instead of two.
+    An entry is count << row_bits | row: one memory location to write instead of two. Counts of
+    `most` or more are written as `most`, and to `large` as position << 16 | count; returns how
+    many these are.
     """
+    n = 0
     for row in range(len(indptr) - 1):
         for j in range(indptr[row], indptr[row + 1]):
             gene = indices[j]
             place = cursor[gene]
-            entries[place] = (row << 16) | np.int64(data[j])
+            count = np.int64(data[j])
+            if count >= most:
+                large[n] = (np.int64(place) << 16) | count
+                n += 1
+                count = np.int64(most)
+            entries[place] = (count << row_bits) | row
             cursor[gene] = place + 1
+    return n
 
 
 @njit(nogil=True, cache=True)
 def gather_counts(
-    starts: Array, entries: Array, numbers: Array, cursor: Array, cell: Array, value: Array
-) -> None:
-    """Like `gather`, for entries from `scatter_counts`."""
+    starts: Array, entries: Array, row_bits: int, most: int, large: Array, numbers: Array,
+    cursor: Array, cell: Array, value: Array,
+) -> None:  # fmt: skip
+    """Like `gather`, for entries from `scatter_counts` and their `large` counts by position."""
+    move, mask, found = np.uint64(row_bits), np.uint64((1 << row_bits) - 1), 0
     for k in range(len(cursor)):
         at = cursor[k]
         for j in range(starts[k] - starts[0], starts[k + 1] - starts[0]):
-            cell[at] = numbers[entries[j] >> 16]
-            value[at] = entries[j] & 0xFFFF
+            entry = np.uint64(entries[j])
+            count = np.int64(entry >> move)
+            if count == most:
+                count = np.int64(large[found] & 0xFFFF)
+                found += 1
+            cell[at] = numbers[entry & mask]
+            value[at] = count
             at += 1
         cursor[k] = at
 

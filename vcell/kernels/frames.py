@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 
 from vcell.kernels.addresses import (
     WIDE,
+    bytes_from_planes,
     fill,
+    join,
     load8,
     load16,
     load32,
@@ -32,6 +34,7 @@ from vcell.kernels.addresses import (
     store8,
     store32,
     store64,
+    words_from_planes,
     zeros_above,
     zeros_below,
 )
@@ -42,8 +45,10 @@ Array = NDArray[Any]
 #: Bytes of a block, the only ones that `decode` reads. Older stores have blocks of 64 KiB and
 #: chance repetitions, which numcodecs decodes faster.
 BLOCK = 1 << 15
+#: Bytes that `_unpack` may write beyond what it decodes.
+_BEYOND = 2 * WIDE
 #: Bytes of the memory that both need for their work.
-WORK = 2 * (BLOCK + WIDE)
+WORK = 2 * (BLOCK + _BEYOND)
 #: The shortest run of one byte that is written as such. Runs of 12 to 48 were tried.
 _RUN = 12
 _HEADER = 16
@@ -73,15 +78,28 @@ def _more(at: int, end: int) -> tuple[int, int]:
     return n, -1
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
+def _copy(to: int, at: int, n: int, last: int) -> None:
+    """Copy n bytes; reads no further than `last`."""
+    if at + n + WIDE <= last:
+        move(to, at)
+        for i in range(WIDE, n, WIDE):
+            move(to + i, at + i)
+    else:
+        for i in range(n):
+            store8(to + i, load8(at + i))
+
+
+@njit(nogil=True, cache=True, inline="always")
 def _repeat(to: int, back: int, n: int) -> None:
     """Copy n bytes from `back` bytes before, which may overlap."""
     end = to + n
     if back == 1:
         byte = load8(to - 1)
-        while to < end:
-            fill(to, byte)
-            to += WIDE
+        for i in range(0, _BEYOND, WIDE):
+            fill(to + i, byte)
+        for i in range(_BEYOND, n, WIDE):
+            fill(to + i, byte)
     elif back >= WIDE:
         while to < end:
             move(to, to - back)
@@ -100,7 +118,9 @@ def _repeat(to: int, back: int, n: int) -> None:
 def _unpack(at: int, end: int, last: int, to: int, n: int) -> bool:
     """Decode a block of lz4, the bytes ``at:end``, to exactly n bytes.
 
-    Reads no further than `last`; may write `WIDE` bytes beyond the n.
+    Reads no further than `last`; may write `_BEYOND` bytes beyond the n. Most lengths differ from
+    the one before, and a branch that is guessed wrong costs as much as 20 instructions: so short
+    pieces take the same steps whatever their length.
     """
     begin, stop = to, to + n
     while at < end:
@@ -114,51 +134,28 @@ def _unpack(at: int, end: int, last: int, to: int, n: int) -> bool:
             n += more
         if at + n > end or to + n > stop:
             return False
-        if at + n + WIDE <= last:
-            for i in range(0, n, WIDE):
-                move(to + i, at + i)
-        else:
-            for i in range(n):
-                store8(to + i, load8(at + i))
+        _copy(to, at, n, last)
         at += n
         to += n
         if at == end:
             return to == stop
-        if at + 2 > end:
+        if at + 3 > end:  # literals follow each match
             return False
-        back = load16(at)
-        at += 2
-        n = token & 15
-        if n == 15:
+        back, n = load16(at), token & 15
+        is_long = int(n == 15)
+        more = load8(at + 2) * is_long
+        at += 2 + is_long
+        n += 4 + more
+        if more == 255:
             more, at = _more(at, end)
             if at < 0:
                 return False
             n += more
-        n += 4
         if back == 0 or back > to - begin or to + n > stop:
             return False
         _repeat(to, back, n)
         to += n
     return False
-
-
-@njit(nogil=True, cache=True)
-def _from_planes(bits: Array, out: Array) -> None:
-    """Turn eight planes of bits, one after another, into bytes; `out` takes eight at a time."""
-    n = len(out)
-    p0, p1, p2, p3 = bits[:n], bits[n : 2 * n], bits[2 * n : 3 * n], bits[3 * n : 4 * n]
-    p4, p5, p6, p7 = bits[4 * n : 5 * n], bits[5 * n : 6 * n], bits[6 * n : 7 * n], bits[7 * n :]
-    u = np.uint64
-    for i in range(n):
-        low = u(p0[i]) | u(p1[i]) << u(8) | u(p2[i]) << u(16) | u(p3[i]) << u(24)
-        high = u(p4[i]) | u(p5[i]) << u(8) | u(p6[i]) << u(16) | u(p7[i]) << u(24)
-        x = low | high << u(32)  # an 8 x 8 matrix of bits, transposed in three steps
-        t = (x ^ (x >> u(7))) & u(0x00AA00AA00AA00AA)
-        x ^= t ^ (t << u(7))
-        t = (x ^ (x >> u(14))) & u(0x0000CCCC0000CCCC)
-        x ^= t ^ (t << u(14))
-        t = (x ^ (x >> u(28))) & u(0x00000000F0F0F0F0)
-        out[i] = x ^ t ^ (t << u(28))
 
 
 @njit(nogil=True, cache=True)
@@ -170,15 +167,23 @@ def _any(words: Array) -> bool:
 
 
 @njit(nogil=True, cache=True)
-def _join(low: Array, high: Array, out: Array) -> None:
-    for i in range(len(out)):
-        out[i] = np.uint16(low[i]) | (np.uint16(high[i]) << np.uint16(8))
+def _join(low: int, high: int, n: int, to: int) -> None:
+    for k in range(0, n, WIDE):
+        join(low + k, high + k, to + 2 * k)
 
 
 @njit(nogil=True, cache=True)
-def _widen(low: Array, out: Array) -> None:
-    for i in range(len(out)):
-        out[i] = low[i]
+def _words(low: int, high: int, n: int, small: bool, work: int, to: int) -> None:
+    """Turn planes of bits into n numbers of 16 bits; if `small`, the higher planes are zero."""
+    apart = n >> 3
+    if small:
+        for k in range(0, apart, WIDE):
+            words_from_planes(low + k, apart, to + 16 * k)
+        return
+    for k in range(0, apart, WIDE):
+        bytes_from_planes(low + k, apart, work + 8 * k)
+        bytes_from_planes(high + k, apart, work + n + 8 * k)
+    _join(work, work + n, n, to)
 
 
 @njit(nogil=True, cache=True)
@@ -206,11 +211,11 @@ def decode(frame: Array, out: Array, work: Array) -> bool:
     n_blocks, n = len(out) * size // block, block // size
     if len(frame) < _HEADER + 4 * n_blocks:
         return False
-    turned = work[BLOCK + WIDE : 2 * BLOCK + WIDE]
-    words = turned.view(np.uint64)
-    base = np.int64(work.ctypes.data)
+    base, start = np.int64(work.ctypes.data), np.int64(out.ctypes.data)
     for b in range(n_blocks):
         i = at + load32(at + _HEADER + 4 * b)
+        to = start + b * block
+        low = high = base
         for part in range(size):
             if i + 4 > last:
                 return False
@@ -218,23 +223,20 @@ def decode(frame: Array, out: Array, work: Array) -> bool:
             i += 4
             if i + stored > last:
                 return False
-            to = base + part * n
+            low, high = high, base + part * n
             if stored == n:  # not compressed
-                for j in range(0, n, WIDE):
-                    move(to + j, i + j)
-            elif not _unpack(i, i + stored, last, to, n):
+                high = i
+            elif not _unpack(i, i + stored, last, high, n):
                 return False
             i += stored
-        target, low, high = out[b * n : (b + 1) * n], work[:n], work[n : 2 * n]
-        if not by_bit:
-            _join(low, high, target)
-            continue
-        _from_planes(low, words[: n // 8])
-        if wide and _any(high.view(np.uint64)):
-            _from_planes(high, words[n // 8 : n // 4])
-            _join(turned[:n], turned[n:], target)
+        if by_bit and not wide:
+            for k in range(0, n >> 3, WIDE):
+                bytes_from_planes(high + k, n >> 3, to + 8 * k)
+        elif by_bit:
+            small = high == base + n and not _any(work[n : 2 * n].view(np.uint64))
+            _words(low, high, n, small, base + BLOCK + _BEYOND, to)
         else:
-            _widen(turned[:n], target)
+            _join(low, high, n, to)
     return True
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.kernels import frames
-from vcell.kernels.addresses import LINE, fence, stream_line
+from vcell.kernels.addresses import LINE, drain_line, fence, stream_line
 from vcell.kernels.kernel import njit
 
 Array = NDArray[Any]
@@ -230,6 +230,61 @@ def log_normalise(val: Array, indptr: Array, scale: Array) -> None:
                 val[j] = np.log1p(x * s)
 
 
+@njit(nogil=True, cache=True, inline="always")
+def _put(ids: Array, values: Array, row: Array) -> None:
+    for j in range(ids.shape[0]):
+        row[ids[j]] = values[j]
+
+
+@njit(nogil=True, cache=True)
+def _drain(own: Array, out: Array, ids: Array, values: Array, other: Array) -> None:
+    """Write a row past the cache and clear it; meanwhile put values into the other row.
+
+    Stores are done in order, and those to memory take longest. Between every four of them there is
+    time to put the next row's values, which would otherwise wait for all of them.
+    """
+    n, line = out.shape[0], LINE // out.itemsize
+    head = min((-np.int64(out.ctypes.data) & (LINE - 1)) // out.itemsize, n)
+    tail = n - (n - head) % line
+    own_head, own_tail = own[:head], own[tail:]
+    _copy(own_head, out[:head])
+    _copy(own_tail, out[tail:])
+    own_head[:] = 0
+    own_tail[:] = 0
+    turns = (tail - head) // (4 * line)
+    each = ids.shape[0] // max(turns, 1)
+    at = head
+    for turn in range(turns):
+        for _ in range(4):
+            drain_line(own, at, out, at)
+            at += line
+        for j in range(turn * each, (turn + 1) * each):
+            other[ids[j]] = values[j]
+    while at < tail:
+        drain_line(own, at, out, at)
+        at += line
+    _put(ids[turns * each :], values[turns * each :], other)
+
+
+@njit(nogil=True, cache=True)
+def _write(k: int, ids: Array, values: Array, how: int, own: Array, out: Array) -> None:
+    """Write row k. If streamed, prepare it in `own`, two rows in turns, and write row k - 1.
+
+    The row after the last one, without values, ends a stream.
+    """
+    if how != STREAMED:
+        if k < out.shape[0]:
+            if how != ZERO:
+                out[k] = 0
+            _put(ids, values, out[k])
+    elif k:
+        _drain(own[(k - 1) & 1], out[k - 1], ids, values, own[k & 1])
+    else:
+        _put(ids, values, own[0])
+    if k == out.shape[0]:
+        fence()
+
+
 @njit(nogil=True, cache=True)
 def densify(
     idx: Array,
@@ -239,24 +294,19 @@ def densify(
     first: int,
     last: int,
     how: int,
+    own: Array,
     out: Array,
 ) -> None:
-    """Write rows `first:last` of a request as dense rows of `out`.
+    """Write rows `first:last` of a request as the dense rows of `out`.
 
     `how` is `CACHED`, or, for an `out` that is larger than the cache, `STREAMED`, or `ZERO` where
-    it is new and all zero.
+    it is new and all zero. `own`, for streaming, has two rows of zeros, in a type that holds the
+    values: the less memory, the better.
     """
-    own = np.empty(out.shape[1] if how == STREAMED else 0, out.dtype)
     for k in range(first, last):
-        row = own if how == STREAMED else out[k - first]
-        if how != ZERO:
-            row[:] = 0
-        ids, values = idx[src[k] : src[k] + length[k]], val[src[k] : src[k] + length[k]]
-        for j in range(ids.shape[0]):
-            row[ids[j]] = values[j]
-        if how == STREAMED:
-            _stream(own, out[k - first])
-    fence()
+        a, b = src[k], src[k] + length[k]
+        _write(k - first, idx[a:b], val[a:b], how, own, out)
+    _write(last - first, idx[:0], val[:0], how, own, out)
 
 
 @njit(nogil=True, cache=True)
@@ -269,22 +319,21 @@ def densify_columns(
     first: int,
     last: int,
     how: int,
+    own: Array,
     out: Array,
 ) -> None:
     """Like `densify`, with columns renumbered by `column`, without those below zero."""
-    own = np.empty(out.shape[1] if how == STREAMED else 0, out.dtype)
+    most = length[first:last].max() if last > first else 0
+    ids, values = np.empty(most, np.int64), np.empty(most, own.dtype)
     for k in range(first, last):
-        row = own if how == STREAMED else out[k - first]
-        if how != ZERO:
-            row[:] = 0
-        ids, values = idx[src[k] : src[k] + length[k]], val[src[k] : src[k] + length[k]]
-        for j in range(ids.shape[0]):
-            c = column[ids[j]]
+        n = 0
+        for j in range(src[k], src[k] + length[k]):
+            c = column[idx[j]]
             if c >= 0:
-                row[c] = values[j]
-        if how == STREAMED:
-            _stream(own, out[k - first])
-    fence()
+                ids[n], values[n] = c, val[j]
+                n += 1
+        _write(k - first, ids[:n], values[:n], how, own, out)
+    _write(last - first, ids[:0], values[:0], how, own, out)
 
 
 @njit(nogil=True, cache=True)
@@ -298,31 +347,32 @@ def densify_log(
     first: int,
     last: int,
     how: int,
+    own: Array,
     out: Array,
 ) -> None:
     """Like `densify_columns`, log-normalised: `log1p(value * scale[k])`."""
     table = np.empty(N_LOOKUP, np.float32)
-    own = np.empty(out.shape[1] if how == STREAMED else 0, out.dtype)
+    most = length[first:last].max() if last > first else 0
+    ids, values = np.empty(most, np.int64), np.empty(most, np.float32)
     for k in range(first, last):
-        row = own if how == STREAMED else out[k - first]
-        if how != ZERO:
-            row[:] = 0
         s = np.float32(scale[k])
         use_table = length[k] > 2 * N_LOOKUP
         if use_table:
             for v in range(N_LOOKUP):
                 table[v] = np.log1p(np.float32(v) * s)
+        n = 0
         for j in range(src[k], src[k] + length[k]):
             c = column[idx[j]]
             if c >= 0:
                 x = np.float32(val[j])
                 if use_table and 0 <= x < N_LOOKUP and x == np.floor(x):
-                    row[c] = table[int(x)]
+                    values[n] = table[int(x)]
                 else:
-                    row[c] = np.log1p(x * s)
-        if how == STREAMED:
-            _stream(own, out[k - first])
-    fence()
+                    values[n] = np.log1p(x * s)
+                ids[n] = c
+                n += 1
+        _write(k - first, ids[:n], values[:n], how, own, out)
+    _write(last - first, ids[:0], values[:0], how, own, out)
 
 
 @njit(nogil=True, cache=True)

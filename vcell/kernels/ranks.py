@@ -37,34 +37,40 @@ MOST_GROUPS, GROUP_BITS = 1 << 16, 16
 
 @njit(nogil=True, cache=True)
 def level_keys(
-    starts: Array, entries: Array, numbers: Array, group: Array, value: Array, rank: Array,
-    base: int, shift: int, cursor: Array, values: Array, keys: Array, places: Array,
+    starts: Array, entries: Array, row_bits: int, most: int, large: Array, numbers: Array,
+    key: Array, value: Array, cursor: Array, values: Array, keys: Array, places: Array,
     counts: Array, found: int,
 ) -> int:  # fmt: skip
     """Append a block's counts of some genes to those of earlier blocks, as keys and values.
 
-    ``starts[K + 1]`` are the genes' bounds in `entries` (row << 16 | count; rows of
-    ``numbers[C]``); cells without a group are left out. ``value[L, C]`` and ``rank[L, C]`` are the
-    tables; a key has the rank minus `base`. An empty `values` is not written. The key of a count of
-    L or more is the cell's number; its position and the count are appended to `places` and
-    `counts`, which have `found` entries; the new number of entries is returned.
+    ``starts[K + 1]`` are the genes' bounds in `entries`, which with `large` are those of
+    `by_gene.scatter_counts`. ``key[L, R]`` and ``value[L, R]`` are the tables of the block's
+    ``numbers[R]``; cells whose key has all bits are left out. An empty `values` is not written. The
+    key of a count of L or more is the cell's number; its position and the count are appended to
+    `places` and `counts`, which have `found` entries; the new number of entries is returned.
     """
-    few, wide = rank.shape[0], len(values) > 0
-    low, move = np.uint32(base), np.uint32(shift)
+    few, wide, none = np.uint64(key.shape[0]), len(values) > 0, np.uint32(0xFFFFFFFF)
+    move, mask, full = np.uint64(row_bits), np.uint64((1 << row_bits) - 1), np.uint64(most)
+    beyond = 0
     for k in range(len(cursor)):
         at = cursor[k]
         for j in range(starts[k] - starts[0], starts[k + 1] - starts[0]):
-            c = numbers[entries[j] >> np.uint32(16)]
-            x = entries[j] & np.uint32(0xFFFF)
-            g = group[c]
-            if g < 0:
-                continue
+            entry = np.uint64(entries[j])
+            x, row = entry >> move, entry & mask
+            if x == full:
+                x = np.uint64(large[beyond] & 0xFFFF)
+                beyond += 1
             if x < few:
-                keys[at] = ((rank[x, c] - low) << move) | np.uint32(g)
+                own = key[x, row]
+                if own == none:
+                    continue
+                keys[at] = own
                 if wide:
-                    values[at] = value[x, c]
+                    values[at] = value[x, row]
             else:
-                keys[at] = c
+                if key[0, row] == none:
+                    continue
+                keys[at] = numbers[row]
                 places[found] = at
                 counts[found] = x
                 found += 1

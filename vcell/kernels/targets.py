@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 
-import llvmlite.binding as llvm
-
 _V3 = (
     "avx", "avx2", "bmi", "bmi2", "cx16", "f16c", "fma", "lzcnt", "movbe", "popcnt", "sahf",
     "sse4.2", "ssse3", "xsave",
@@ -57,6 +55,8 @@ def shipped() -> tuple[str, ...]:
 @cache
 def _here() -> Processor:
     """Return the highest level that runs here, or this very processor."""
+    import llvmlite.binding as llvm  # LLVM, 43 MiB: not before a kernel is called
+
     has = llvm.get_host_cpu_features()
     if platform.machine() == "x86_64":
         for name, needed in _LEVELS.items():

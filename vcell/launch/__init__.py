@@ -53,13 +53,13 @@ def launch(worker: str, run: Run, plan: Plan) -> None:
         If the run failed; the message is that of the first process that failed.
     """
     if plan.leads:
-        talk = {"json": console.settings.json, "verbosity": console.settings.verbosity}
+        shown = {"json": console.settings.json, "verbosity": console.settings.verbosity}
         run.update(
             worker=worker,
             device=plan.device,
             world_size=plan.world,
             job=plan.job,
-            console=talk,
+            console=shown,
             launches=run.meta.get("launches", 0) + 1,
         )
     try:

@@ -100,9 +100,9 @@ def _work() -> int:
     _end_with_the_launcher()
     run = Run.open(Path(sys.argv[1]))
     rank = int(os.environ.get("RANK", "0"))
-    talk = run.meta.get("console", {})
-    console.settings.json = bool(talk.get("json"))
-    console.settings.verbosity = int(talk.get("verbosity", 0)) if rank == 0 else console.QUIET
+    shown = run.meta.get("console", {})
+    console.settings.json = bool(shown.get("json"))
+    console.settings.verbosity = int(shown.get("verbosity", 0)) if rank == 0 else console.QUIET
     try:
         with console.copied_to(run.console_log()) if rank == 0 else nullcontext():
             resolve(run.meta["worker"])(run)

@@ -9,9 +9,7 @@ Legend: ``G`` genes, ``K`` genes of a range, ``N`` entries, ``C`` cells.
 
 from __future__ import annotations
 
-import os
-import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -19,14 +17,12 @@ from numpy.typing import NDArray
 
 from vcell import console
 from vcell import memory as free_memory
-from vcell.data.buffers import pages
-from vcell.errors import UserError
+from vcell.data.buffers import Scratch, pages
+from vcell.data.overflow_file import OverflowFile
 from vcell.kernels import by_gene as kernels
 from vcell.kernels.transpose import count_columns, scatter_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from vcell.metrics.groups import Rows
 
 #: Bytes of transposed blocks held in memory, if a quarter of the free memory is that much; later
@@ -34,6 +30,9 @@ if TYPE_CHECKING:
 MEMORY = 512 << 20
 #: Entries that a thread processes at once; a gene with more entries is a task of its own.
 ENTRIES = 1 << 19
+#: Maximum number of rows of a block whose entries take 16 bits, and share of counts beyond them.
+_NARROW_ROWS, _MANY_LARGE = 1 << 10, 1 / 16
+_scratch = Scratch()
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,14 @@ class ByGene(Protocol):
 class Piece:
     """One transposed block: starts of genes, cells, and entries or their file offset.
 
-    The entries are row << 16 | count in one array, or rows and values in two.
+    The entries are count << row_bits | row in one array, or rows and values in two.
+
+    Attributes
+    ----------
+    row_bits
+        Low bits of an entry, which hold the row in the block; 0: rows are an array of their own.
+    large
+        Position << 16 | count, ascending, of the counts that do not fit into an entry.
     """
 
     starts: NDArray[np.int32]
@@ -71,6 +77,18 @@ class Piece:
     read_as: np.dtype[Any]
     held: tuple[NDArray[Any], ...] | None
     offset: int = 0
+    row_bits: int = 0
+    large: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    @property
+    def most(self) -> int:
+        """The largest count of an entry; it stands for all those in `large`."""
+        return (1 << (8 * self.kinds[0].itemsize - self.row_bits)) - 1
+
+    def large_between(self, a: int, b: int) -> NDArray[np.int64]:
+        """Return the large counts of the entries from number a to b."""
+        lo, hi = np.searchsorted(self.large, [a << 16, b << 16])
+        return self.large[lo:hi]
 
 
 def join(parts: list[Columns]) -> Columns:
@@ -107,6 +125,19 @@ def only(block: Any, chosen: NDArray[np.bool_]) -> Any:
     )  # fmt: skip
 
 
+def _entry(n_rows: int, data: NDArray[Any]) -> tuple[int, int]:
+    """Return the bits of the row and the bytes of an entry for a block of counts.
+
+    Two bytes instead of four halve the memory that is written, read and got from the system.
+    """
+    row_bits = max((n_rows - 1).bit_length(), 1)
+    some = data[:: max(len(data) >> 14, 1)]
+    most = (1 << (16 - row_bits)) - 1
+    if n_rows <= _NARROW_ROWS and (some >= most).sum() <= _MANY_LARGE * len(some):
+        return row_bits, 2
+    return 16, 4
+
+
 class GeneMajor:
     """Transposed cells: `add` blocks of cells, then `read` ranges of genes.
 
@@ -117,11 +148,10 @@ class GeneMajor:
         self.n_genes, self.offset = n_genes, offset
         self._budget = self._left = free_memory.budget(MEMORY) if memory is None else memory
         self.counts = np.zeros(n_genes, np.int64)
-        self._pieces: list[Piece] = []
+        self.pieces: list[Piece] = []
         self.dtype: np.dtype[Any] = np.dtype(np.float32)  # of the values that `read` returns
         self.packed = True  # whether all pieces hold counts
-        self._file: Any = None
-        self._filled = 0
+        self._file: OverflowFile | None = None
 
     def add(self, block: Rows) -> None:
         """Transpose and store some cells (canonical CSR)."""
@@ -139,14 +169,19 @@ class GeneMajor:
         if data.dtype != np.float64:
             data = np.ascontiguousarray(data, np.float32)
         narrow, numbers = starts.astype(np.int32), (block.rows + self.offset).astype(np.int32)
-        held: tuple[NDArray[Any], ...]
         if len(numbers) <= 1 << 16 and (kernels.fits(data) if counts is None else counts):
-            held = (pages(4 * len(data)).view(np.uint32),)
-            kernels.scatter_counts(block.indptr, block.indices, data, narrow[:-1].copy(), *held)
-        else:
-            kind = np.uint16 if len(numbers) <= 1 << 16 else np.uint32
-            held = np.empty(len(data), kind), np.empty(len(data), data.dtype)
-            scatter_columns(block.indptr, block.indices, data, 0, starts[:-1].copy(), *held)
+            row_bits, width = _entry(len(numbers), data)
+            own = pages(width * len(data)).view(f"u{width}")
+            piece = Piece(narrow, numbers, (own.dtype,), data.dtype, (own,), row_bits=row_bits)
+            large = _scratch.take("large", len(data), np.int64)
+            n = kernels.scatter_counts(
+                block.indptr, block.indices, data, narrow[:-1].copy(), own, row_bits, piece.most,
+                large,
+            )  # fmt: skip
+            return replace(piece, large=np.sort(large[:n]))
+        kind = np.uint16 if len(numbers) <= 1 << 16 else np.uint32
+        held = np.empty(len(data), kind), np.empty(len(data), data.dtype)
+        scatter_columns(block.indptr, block.indices, data, 0, starts[:-1].copy(), *held)
         return Piece(narrow, numbers, tuple(part.dtype for part in held), data.dtype, held)
 
     def keep(self, piece: Piece) -> None:
@@ -155,80 +190,61 @@ class GeneMajor:
             return
         self.counts += np.diff(piece.starts)
         self.dtype = np.promote_types(self.dtype, piece.read_as)
-        self.packed &= len(piece.held) == 1
+        self.packed &= piece.row_bits > 0
         size = sum(part.nbytes for part in piece.held)
         if size <= self._left:
             self._left -= size
-            self._pieces.append(piece)
+            self.pieces.append(piece)
         else:
             self._left = 0
-            self._pieces.append(replace(piece, held=None, offset=self._filled))
+            file = self._scratch()
+            self.pieces.append(replace(piece, held=None, offset=file.size))
             for part in piece.held:
-                self._write(part)
+                file.append(part)
 
     def read(self, lo: int, hi: int) -> Columns:
         """Return the entries of genes lo to hi, each gene's in the order of the cells."""
         first = np.concatenate(([0], np.cumsum(self.counts[lo:hi])))
         cell, value = np.empty(first[-1], np.int32), np.empty(first[-1], self.dtype)
         cursor = first[:-1].copy()
-        for piece in self._pieces:
+        for piece in self.pieces:
             starts = piece.starts[lo : hi + 1]
-            entries = self._entries(piece, int(starts[0]), int(starts[-1]))
-            if len(entries) == 1:
-                kernels.gather_counts(starts, entries[0], piece.numbers, cursor, cell, value)
+            entries = self.entries(piece, int(starts[0]), int(starts[-1]))
+            if piece.row_bits:
+                large = piece.large_between(int(starts[0]), int(starts[-1]))
+                kernels.gather_counts(
+                    starts, entries[0], piece.row_bits, piece.most, large, piece.numbers, cursor,
+                    cell, value,
+                )  # fmt: skip
             else:
                 rows, values = entries
                 kernels.gather(starts, rows, values, piece.numbers, cursor, cell, value)
         return Columns(first, cell, value)
 
-    def packed_pieces(
-        self, lo: int, hi: int
-    ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.uint32], NDArray[np.int32]]]:
-        """Yield genes lo to hi of each piece: their bounds, entries and cell numbers."""
-        for piece in self._pieces:
-            starts = piece.starts[lo : hi + 1]
-            (entries,) = self._entries(piece, int(starts[0]), int(starts[-1]))
-            yield starts, entries, piece.numbers
-
-    def _entries(self, piece: Piece, a: int, b: int) -> tuple[NDArray[Any], ...]:
+    def entries(self, piece: Piece, a: int, b: int) -> tuple[NDArray[Any], ...]:
+        """Return the entries of a piece from number a to b, from memory or from the file."""
         if piece.held is not None:
             return tuple(part[a:b] for part in piece.held)
         n, at = int(piece.starts[-1]), piece.offset
         entries = tuple(np.empty(b - a, kind) for kind in piece.kinds)
         for part in entries:
-            self._fill(part, at + a * part.itemsize)
+            self._scratch().fill(part, at + a * part.itemsize)
             at += n * part.itemsize
         return entries
 
-    def _fill(self, out: NDArray[Any], offset: int) -> None:
-        left = out.view(np.uint8).data
-        while left:
-            n = os.preadv(self._file.fileno(), [left], offset)
-            left, offset = left[n:], offset + n
-
-    def _write(self, array: NDArray[Any]) -> None:
+    def _scratch(self) -> OverflowFile:
+        """Return the temporary file; it is made when it is first needed."""
         if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="vcell-")  # noqa: SIM115 - lives with self
-            held, folder = console.bytes_text(self._budget), tempfile.gettempdir()
-            console.detail(
-                f"{held} of transposed cells are held in memory; a temporary file in {folder} "
-                "(TMPDIR) holds the rest"
+            self._file = OverflowFile()
+            console.say(
+                f"{console.bytes_text(self._budget)} of transposed cells are held in memory; a "
+                f"temporary file in {self._file.folder} (TMPDIR chooses where) holds the rest"
             )
-        left = array.view(np.uint8).data
-        while left:
-            try:
-                n = os.pwrite(self._file.fileno(), left, self._filled)
-            except OSError as error:
-                raise UserError(
-                    f"the temporary file in {tempfile.gettempdir()} cannot be written: "
-                    f"{error.strerror}",
-                    hint="set TMPDIR to a folder with more room",
-                ) from error
-            left, self._filled = left[n:], self._filled + n
+        return self._file
 
     def close(self) -> None:
         """Release memory and the temporary file."""
-        self._pieces = []
+        self.pieces = []
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -1,7 +1,7 @@
 """Sums, means and rank sums of cells that were transposed once, for any number of groupings.
 
-Counts stay counts until their gene is processed, and only then become log1p values. Two tables
-(`Levels`) hold the value of every count in every cell and its rank, so that 32-bit keys are sorted.
+Counts stay counts until their gene is processed, and only then become log1p values. Tables of the
+keys of every count in every cell (`vcell.metrics.levels`) make 32-bit keys, which are sorted.
 
 Legend: ``P`` groups (group 0 is the reference), ``G`` genes, ``K`` genes of a range, ``C`` cells.
 """
@@ -22,16 +22,13 @@ from vcell.data.buffers import Scratch
 from vcell.data.log_scale import log_divided
 from vcell.kernels import radix, ranks
 from vcell.metrics.by_gene import ENTRIES, Columns, GeneMajor, Piece, join, only, spans
+from vcell.metrics.levels import KeyOrder, Levels
 from vcell.metrics.scaled import BlockSurvey
 
 if TYPE_CHECKING:
     from vcell.metrics.groups import Against, Rows
 
 Array = NDArray[np.float64]
-#: Counts below `_SMALL` are looked up, fewer if the tables would exceed `_TABLE` entries.
-_SMALL, _TABLE = 64, 1 << 24
-_LARGEST = 65535  # count of 16 bits
-_ROUNDING = 16  # error of a logarithm, in units of the last bit
 #: Entries of a range of genes, the larger number where there are many. Every range visits every
 #: block, and each visit costs some 20 microseconds, however few entries it finds.
 _RANGE, _LONG_RANGE = 1 << 20, 1 << 23
@@ -59,53 +56,26 @@ class SourcePart:
 
 
 @dataclass(frozen=True)
-class Levels:
-    """Values of small counts in every cell, ``[L, C]``."""
+class _Tabled:
+    """A block of cells with the keys, and if needed the values, of its small counts, ``[L, R]``."""
 
+    cells: GeneMajor
+    piece: Piece
+    key: NDArray[np.uint32]
     value: NDArray[np.floating]
-    divisor: NDArray[np.floating]
 
-    @classmethod
-    def of(cls, divisor: NDArray[np.floating]) -> Levels:
-        """Tabulate log1p(count / divisor)."""
-        n = max(min(_SMALL, _TABLE // max(len(divisor), 1)), 2)
-        return cls(log_divided(np.arange(n, dtype=divisor.dtype)[:, None], divisor), divisor)
-
-    def order(self, shift: int) -> KeyOrder | None:
-        """Return keys of the values that fit into 32 bits with the group's bits, or None.
-
-        Positive floats are ordered as their bits are. Those of float32 fit unchanged if groups are
-        few (64, if the largest value is 250 times the smallest); otherwise their ranks may.
-        """
-        if self.value.dtype == np.float32 and len(self.divisor):
-            ends = np.array([self.divisor.max(), self.divisor.min()])
-            values = log_divided(np.array([1, _LARGEST], np.float32), ends)
-            low, high = values.view(np.uint32).tolist()
-            if (high - low + 2 * _ROUNDING).bit_length() + shift <= 32:
-                return KeyOrder(self.value.view(np.uint32), low - _ROUNDING, of_bits=True)
-        rank = self._ranks()
-        fits = int(rank.max(initial=1)).bit_length() + shift <= 32
-        return KeyOrder(rank, 0, of_bits=False) if fits else None
-
-    def _ranks(self) -> NDArray[np.uint32]:
-        value = self.value
-        bits = value[1:].reshape(-1).view(np.uint32 if value.dtype == np.float32 else np.uint64)
-        order = np.argsort(bits)
-        ordered = bits[order]
-        fresh = np.ones(len(order), bool)
-        fresh[1:] = ordered[1:] != ordered[:-1]
-        rank = np.zeros(value.shape, np.uint32)
-        rank[1:].reshape(-1)[order] = np.cumsum(fresh, dtype=np.uint32)
-        return rank
-
-
-@dataclass(frozen=True)
-class KeyOrder:
-    """Whole numbers in the same order as the values of `Levels`: ``table[L, C] - base``."""
-
-    table: NDArray[np.uint32]
-    base: int
-    of_bits: bool  # whether the numbers are the values' bits
+    def append(
+        self, lo: int, hi: int, to: tuple[NDArray[Any], ...], beyond: tuple[NDArray[Any], ...],
+        n_beyond: int,
+    ) -> int:  # fmt: skip
+        """Append the keys of genes lo to hi; see `vcell.kernels.ranks.level_keys`."""
+        piece, starts = self.piece, self.piece.starts[lo : hi + 1]
+        a, b = int(starts[0]), int(starts[-1])
+        (entries,) = self.cells.entries(piece, a, b)
+        return ranks.level_keys(  # type: ignore[no-any-return]
+            starts, entries, piece.row_bits, piece.most, piece.large_between(a, b), piece.numbers,
+            self.key, self.value, *to, *beyond, n_beyond,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -183,14 +153,15 @@ class GeneMajorSources:
         scan = ranks.against_reference if against == "reference" else ranks.against_rest
         weight, shift = tables.weight, max((len(sizes) - 1).bit_length(), 1)
         order = None if self._levels is None else self._levels.order(shift)
+        wide = order is not None and (tables.profile is not None or not order.of_bits)
+        tabled = [] if order is None else self._tabled(order, group, wide=wide)
 
         def work(span: tuple[int, int]) -> None:
             lo, hi = span
-            if self._levels is None or order is None:
+            if order is None:
                 found = self._entries(lo, hi, group)
             else:
-                wide = tables.profile is not None or not order.of_bits
-                found = self._looked_up(lo, hi, group, self._levels, order, shift, wide=wide)
+                found = self._looked_up(lo, hi, group, order, tabled, wide=wide)
             shape, mask = (hi - lo, len(sizes)), (1 << found.shift) - 1
             sums, u, ties = np.zeros((3, *shape))
             narrow, stored = np.zeros(shape, weight.dtype), np.zeros(shape, np.int32)
@@ -232,29 +203,38 @@ class GeneMajorSources:
             ranks.pack(value.view(np.uint32), found.cell, group, keys)
         return _Entries(first, last, value, keys, shift, int(ranks.ZERO), unranked)
 
+    def _tabled(self, order: KeyOrder, group: NDArray[np.int32], *, wide: bool) -> list[_Tabled]:
+        """Tabulate the keys, and if `wide` the values, of the small counts of every cell."""
+        none = np.zeros((0, 0), self.dtype)
+        return [
+            _Tabled(
+                part.cells, piece, order.keys(piece.numbers, group[piece.numbers]),
+                order.levels.values(piece.numbers) if wide else none,
+            )
+            for part in self.parts
+            for piece in part.cells.pieces
+        ]  # fmt: skip
+
     def _looked_up(
-        self, lo: int, hi: int, group: NDArray[np.int32], levels: Levels, order: KeyOrder,
-        shift: int, *, wide: bool,
+        self, lo: int, hi: int, group: NDArray[np.int32], order: KeyOrder,
+        tabled: list[_Tabled], *, wide: bool,
     ) -> _Entries:  # fmt: skip
         """Look up keys, and if `wide` values, in the tables; compute those of larger counts."""
+        divisor, shift = order.levels.divisor, order.shift
         first = np.concatenate(([0], np.cumsum(self.counts[lo:hi])))
         n = int(first[-1])
-        values = _scratch.take("values", n if wide else 0, levels.value.dtype)
+        values = _scratch.take("values", n if wide else 0, divisor.dtype)
         keys = _scratch.take("keys", n, np.uint32)
         places = _scratch.take("places", n, np.int32)
         counts = _scratch.take("counts", n, np.uint16)
         last, large = first[:-1].copy(), 0
-        for part in self.parts:
-            for starts, entries, numbers in part.cells.packed_pieces(lo, hi):
-                large = ranks.level_keys(
-                    starts, entries, numbers, group, levels.value, order.table, order.base, shift,
-                    last, values, keys, places, counts, large,
-                )  # fmt: skip
+        for block in tabled:
+            large = block.append(lo, hi, (last, values, keys), (places, counts), large)
         unranked = np.zeros(0, np.int64)
         if large:
             at = places[:large]
             cell = keys[at]
-            computed = log_divided(counts[:large].astype(levels.value.dtype), levels.divisor[cell])
+            computed = log_divided(counts[:large].astype(divisor.dtype), divisor[cell])
             keys[at] = group[cell]
             if wide:
                 values[at] = computed
@@ -353,9 +333,10 @@ def _sort(found: _Entries) -> None:
         last[k] = a
     sizes = last - first
     if found.keys.dtype == np.uint32:
+        least = radix.least()
         spare = _scratch.take("spare", int(sizes.max(initial=0)), np.uint32)
-        radix.sort_runs(found.keys, first, last, found.shift, radix.LEAST, spare)
-        sizes[sizes >= radix.LEAST] = 0
+        radix.sort_runs(found.keys, first, last, found.shift, least, spare)
+        sizes[sizes >= least] = 0
     rest = sizes > 1
     for a, b in zip(first[rest].tolist(), last[rest].tolist(), strict=True):
         found.keys[a:b].sort()

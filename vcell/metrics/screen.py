@@ -185,7 +185,7 @@ def _decided(
         if values == "log1p" and odd:
             raise UserError(
                 f"{source.name}: values from {seen.low:.4g} to {seen.high:.4g} are neither "
-                f"counts nor log1p values: {found.text}",
+                f"counts nor log1p values ({found.evidence})",
                 hint=detect.matrix_of(source, ("counts", "log1p"))
                 or "--values stored tests them as they are",
             )
@@ -293,7 +293,9 @@ def _expressed(
 
 
 def _columns(grouped: Grouped, genes: NDArray[np.int64]) -> Grouped:
-    """Select some genes."""
+    """Select some genes, ascending."""
+    if len(genes) == grouped.own_means.shape[1]:
+        return grouped
 
     def cut(table: NDArray[Any]) -> NDArray[Any]:
         return table[:, genes] if table.size else table

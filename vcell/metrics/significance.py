@@ -78,23 +78,30 @@ class DeTable:
             | self._numbers(rows)
         )
 
-    def arrow(self, at_once: int | None = None) -> Iterator[Any]:
-        """Yield the same as ``pyarrow.Table``, some perturbations at a time."""
+    def arrow(self, at_once: int | None = None, *, plain: bool = False) -> Iterator[Any]:
+        """Yield the same as ``pyarrow.Table``, some perturbations at a time; `plain`: as text."""
         import pyarrow as pa
 
         g = len(self.genes)
         step = at_once or _rows_at_once(g)
-        names = [arrow.strings(part.tolist()) for part in (self.perturbations, self.genes)]
+        genes = self.genes.tolist()
+        names = arrow.strings(self.perturbations.tolist()), arrow.strings(genes)
         for start in range(0, len(self.perturbations), step):
             rows = slice(start, min(start + step, len(self.perturbations)))
             n = rows.stop - start
-            codes = np.repeat(np.arange(start, rows.stop), g), np.tile(np.arange(g), n)
-            yield pa.table(
-                {
-                    name: arrow.categories(code, texts)
-                    for name, code, texts in zip(("target", "feature"), codes, names, strict=True)
+            if plain:
+                text = {
+                    "target": arrow.strings(self.perturbations[rows].tolist(), each=g),
+                    "feature": arrow.strings(genes, times=n),
                 }
-                | {name: arrow.numbers(column) for name, column in self._numbers(rows).items()}
+            else:
+                codes = np.repeat(np.arange(start, rows.stop), g), np.tile(np.arange(g), n)
+                text = {
+                    name: arrow.categories(code, known)
+                    for name, code, known in zip(("target", "feature"), codes, names, strict=True)
+                }
+            yield pa.table(
+                text | {name: arrow.numbers(column) for name, column in self._numbers(rows).items()}
             )
 
     def _numbers(self, rows: slice) -> dict[str, NDArray[Any]]:
@@ -292,6 +299,8 @@ def _both_means(
 
 def welch(grouped: Grouped, first: int) -> tuple[Array, Array]:
     """Return t and two-sided p of Welch's test; p is 1 where undefined."""
+    from vcell.student import stdtr  # loads a BLAS, which rank tests do without
+
     n = grouped.sizes[:, None].astype(np.float64)
     sums, squares = grouped.sums, grouped.squares
     own = (n[1:], sums[1:], squares[1:]) if first else (n, sums, squares)
@@ -304,7 +313,7 @@ def welch(grouped: Grouped, first: int) -> tuple[Array, Array]:
         (m1, v1), (m2, v2) = _moments(*own), _moments(*other)
         t = (m1 - m2) / np.sqrt(v1 + v2)
         freedom = (v1 + v2) ** 2 / (v1**2 / (own[0] - 1) + v2**2 / (other[0] - 1))
-        p = 2 * special.stdtr(freedom, -np.abs(t))
+        p = 2 * stdtr(freedom, -np.abs(t))
     undefined = ~np.isfinite(t) | ~np.isfinite(p)
     return np.where(undefined, 0.0, t), np.where(undefined, 1.0, p)
 

@@ -36,15 +36,18 @@ UNSCALED = frozenset({"de_nsig_counts_real", "de_nsig_counts_pred"})
 
 
 def scale(name: str, raw: float, baseline: float | None) -> float | None:
-    """Scale as the 2025 leaderboard did: 0 is the baseline, 1 is perfect, and 0 the minimum."""
-    if baseline is None or name in UNSCALED:
+    """Scale as the 2025 leaderboard did: 0 is the baseline, 1 is perfect, and 0 the minimum.
+
+    None where there is no baseline to scale by, or its value is not defined (NaN): cell-eval's
+    ``score`` then writes 0, whatever the prediction is worth. None of `SCORED` is such a metric.
+    """
+    if baseline is None or math.isnan(baseline) or name in UNSCALED:
         return None
     best = 0.0 if name in BEST_IS_ZERO else 1.0
     span = best - baseline
     if span == 0 or math.isnan(raw):
         return 0.0
-    scaled = (raw - baseline) / span
-    return 0.0 if math.isnan(scaled) else max(0.0, scaled)
+    return max(0.0, (raw - baseline) / span)
 
 
 def overall(raw: Mapping[str, float], baseline: Mapping[str, float]) -> float:

@@ -200,7 +200,7 @@ def _independent(member: sp.csr_array) -> float:
 
 
 def _wider(n: float) -> float:
-    from scipy.special import ndtri, stdtrit
+    from vcell.student import ndtri, stdtrit
 
     end = (1 + LEVEL) / 2
     return float(math.sqrt((n + 1) / (n - 1)) * stdtrit(n - 1, end) / ndtri(end))

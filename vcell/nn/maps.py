@@ -69,11 +69,11 @@ def importance(
             parts = [part.sum((0, 1, 2)) for part in _weights(encoder, q, k, chosen, valid)]
             total += torch.stack(parts).sum(0).cpu() / len(chosen)
         else:
-            everyone = torch.arange(x.shape[1])
+            all_rows = torch.arange(x.shape[1])
             there = 1 if valid is None else valid[:, None, :].float()
             parts = [
                 part[..., chosen.to(part.device)].mean(-1)
-                for part in _weights(encoder, q, k, everyone, valid)
+                for part in _weights(encoder, q, k, all_rows, valid)
             ]
             total += (torch.cat(parts, 2) * there).sum((0, 1)).cpu()
     return (total / (len(x) * encoder.preset.n_heads * len(encoder.blocks))).float()

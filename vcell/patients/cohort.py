@@ -291,13 +291,13 @@ def read(source: CellSource, who: Members, pairs: Pairs | None = None) -> Cohort
         )
     both = np.bincount(who.patient_of[kept] * k + who.type_of[kept], minlength=p * k)
     cells = both.reshape(p, k).astype(np.int64)
-    talk = np.zeros((p, 0), np.float32)
+    scores = np.zeros((p, 0), np.float32)
     if pairs:
         means = heard.reshape(p, k, -1) / np.maximum(cells, 1)[:, :, None]
-        talk = pairs.scores(means, cells / cells.sum(1, keepdims=True)).astype(np.float32)
+        scores = pairs.scores(means, cells / cells.sum(1, keepdims=True)).astype(np.float32)
     return Cohort(
         who.patients, who.outcomes, who.types, tuple(map(str, source.genes)), who.outcome,
-        bulk.astype(np.float32), cells, talk, {}, np.zeros((0, source.n_genes), np.float32),
+        bulk.astype(np.float32), cells, scores, {}, np.zeros((0, source.n_genes), np.float32),
         np.zeros(0, np.int64), np.zeros((0, k), np.float32),
     )  # fmt: skip
 

@@ -104,13 +104,13 @@ class FinalBulkModel:
         States, if any, are those of the first fold's learner, as no patients are tested.
         """
         learner, search = plan.learners[0], plan.search
-        everyone = np.arange(cohort.n)
+        patients = np.arange(cohort.n)
         settings = nested.with_what_is_there(plan.settings, cohort, learner)
-        inner = nested.inner_folds(cohort, everyone, search)
-        picked = nested.choose(cohort, everyone, inner, learner, settings, search, tick)
-        fitted = features.fit(cohort, everyone, learner, genes=search.genes, axes=picked.axes)
-        x = features.bulk_of(cohort, fitted, everyone[:1])
-        members, _, _ = nested.members(cohort, everyone, fitted, settings, search, picked, x, tick)
+        inner = nested.inner_folds(cohort, patients, search)
+        picked = nested.choose(cohort, patients, inner, learner, settings, search, tick)
+        fitted = features.fit(cohort, patients, learner, genes=search.genes, axes=picked.axes)
+        x = features.bulk_of(cohort, fitted, patients[:1])
+        members, _, _ = nested.members(cohort, patients, fitted, settings, search, picked, x, tick)
         widths = {name: values.shape[1] for name, values in fitted.modalities.items()}
         return cls(cohort.outcomes, cohort.genes, settings, widths, picked, fitted.bulk, members)
 

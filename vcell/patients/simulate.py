@@ -61,14 +61,14 @@ def made_up(
     mean = rng.normal(0, 0.5, k)
     counts, obs = [], {name: list[str]() for name in ("patient", "outcome", "cell_type", "batch")}
     for p in range(design.patients):
-        sick = p % 2
+        ill = p % 2
         logits = mean + rng.normal(0, design.spread, k)
-        logits[0] += sick * design.shift
-        logits[1] -= sick * design.shift
+        logits[0] += ill * design.shift
+        logits[1] -= ill * design.shift
         share = np.exp(logits) / np.exp(logits).sum()
         kind = rng.choice(k, design.cells, p=share)
         log_rate = base + change + rng.normal(0, 0.15, g)
-        if sick:
+        if ill:
             log_rate[2, program] += design.state
             log_rate[0, ligands] += design.talk
             log_rate[1, receptors] += design.talk
@@ -77,7 +77,7 @@ def made_up(
         rate *= size / rate.sum(1, keepdims=True)
         counts.append(rng.poisson(rng.gamma(3, rate / 3)).astype(np.int32))
         obs["patient"] += [f"P{p:03d}"] * design.cells
-        obs["outcome"] += [("well", "ill")[sick]] * design.cells
+        obs["outcome"] += [("well", "ill")[ill]] * design.cells
         obs["batch"] += [f"b{p // 2 % 3}"] * design.cells
         obs["cell_type"] += [f"type-{i}" for i in kind]
     names = [f"gene{i}" for i in range(g)]

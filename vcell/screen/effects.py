@@ -73,12 +73,12 @@ def measure(
     """
     n, n_matched, tested = len(rows), design.n_matched, np.flatnonzero(held_out)
     split = not shared and len(tested) > 0
-    twins = n + np.arange(len(tested))  # second halves of the held-out rows
+    second = n + np.arange(len(tested))  # second halves of the held-out rows
     first = n + len(tested)  # of the groups of controls: all first halves, all second halves
     group = np.where(design.control, first + design.matched, rows.of_cell)
-    twin = np.full(n + 1, -1)
-    twin[tested] = twins
-    other = np.where(design.control, group + n_matched, twin[rows.of_cell])
+    second_of = np.full(n + 1, -1)
+    second_of[tested] = second
+    other = np.where(design.control, group + n_matched, second_of[rows.of_cell])
     code = np.where(_second_half(group, seed) & (other >= 0), other, group)
     sums = GroupMoments.of(cells, code, first + 2 * n_matched)
     mean, variance, count = sums.mean, sums.variance, sums.count
@@ -88,10 +88,10 @@ def measure(
     )
     spread = _pooled(variance[first:], count[first:])
     halves = np.array(
-        [mean[at] - _normal(share[at]) @ controls[h] for h, at in enumerate((tested, twins))],
+        [mean[at] - _normal(share[at]) @ controls[h] for h, at in enumerate((tested, second))],
         np.float32,
     )
-    share[tested] += share[twins]
+    share[tested] += share[second]
     share = _normal(share[:n])
     delta, noise, size = _joined(mean, variance, count, tested, n)
     noise /= np.maximum(size, 1)
@@ -135,13 +135,13 @@ def _joined(
     mean: Array, variance: Array, count: Codes, tested: Codes, n: int
 ) -> tuple[Array, Array, Codes]:
     """Return means (P, N), variances and cells (P,) of rows, the halves of some put together."""
-    twins = n + np.arange(len(tested))
+    second = n + np.arange(len(tested))
     whole, spread, size = mean[:n].copy(), variance[:n].copy(), count[:n].copy()
-    a, b = count[tested], count[twins]
+    a, b = count[tested], count[second]
     total = np.maximum(a + b, 1)
-    whole[tested] = (a[:, None] * mean[tested] + b[:, None] * mean[twins]) / total[:, None]
-    between = np.square(mean[tested] - mean[twins]).mean(axis=1) * a * b / total
-    within = np.maximum(a - 1, 0) * variance[tested] + np.maximum(b - 1, 0) * variance[twins]
+    whole[tested] = (a[:, None] * mean[tested] + b[:, None] * mean[second]) / total[:, None]
+    between = np.square(mean[tested] - mean[second]).mean(axis=1) * a * b / total
+    within = np.maximum(a - 1, 0) * variance[tested] + np.maximum(b - 1, 0) * variance[second]
     spread[tested] = (within + between) / np.maximum(a + b - 1, 1)
     size[tested] = a + b
     return whole, spread, size

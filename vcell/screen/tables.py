@@ -34,6 +34,8 @@ def read(path: Path) -> tuple[list[str], NDArray[np.float64]]:
         values = np.asarray(values, np.float64)
     except (KeyError, ValueError, OSError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a gene feature table: {error}", hint=FORMATS) from None
+    if values.ndim == 2 and len(values) and not values.shape[1]:
+        raise UserError(f"{path} has no column of numbers beside the genes", hint=FORMATS)
     if values.ndim != 2 or len(values) != len(names) or not values.size:
         raise UserError(f"{path}: features has shape {values.shape}, for {len(names)} genes")
     kept = np.isfinite(values).all(axis=1)

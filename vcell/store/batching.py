@@ -156,15 +156,18 @@ def _dense(buffer: Buffer, a: int, b: int, factory: BatchFactory, batches: list[
     every = factory.column is None
     column = factory.columns
     rows = (at.idx, at.val, at.src, at.length)
+    narrow = scale is None and at.val.dtype in (np.uint8, np.uint16)
+    kept = at.val.dtype if narrow else _F32  # of rows before they are streamed
 
     def fill(first: int, last: int) -> None:
         out = x[first:last]
+        own = np.zeros((2, factory.n_genes if how == gather.STREAMED else 0), kept)
         if scale is not None:
-            gather.densify_log(*rows, scale, column, a + first, a + last, how, out)
+            gather.densify_log(*rows, scale, column, a + first, a + last, how, own, out)
         elif every:
-            gather.densify(*rows, a + first, a + last, how, out)
+            gather.densify(*rows, a + first, a + last, how, own, out)
         else:
-            gather.densify_columns(*rows, column, a + first, a + last, how, out)
+            gather.densify_columns(*rows, column, a + first, a + last, how, own, out)
 
     return fill
 

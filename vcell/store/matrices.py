@@ -144,13 +144,18 @@ def _index_type(n: int) -> str:
     return "i4" if n < 2**31 else "i8"
 
 
+def _type_of(source: CellSource) -> np.dtype[Any]:
+    """Return the type of a sparse matrix's values; scipy and numba have no sparse float16."""
+    return np.dtype(np.float32) if source.dtype == np.float16 else source.dtype
+
+
 def write_csr(source: CellSource, target: Target, name: str, bar: Any) -> None:
     """Write a matrix by cell."""
-    group = target.group(name, "csr", (source.n_cells, source.n_genes))
-    data = _Growing(target, group, "data", source.dtype)
+    group, kind = target.group(name, "csr", (source.n_cells, source.n_genes)), _type_of(source)
+    data = _Growing(target, group, "data", kind)
     indices = _Growing(target, group, "indices", _index_type(source.n_genes))
     indptr = np.zeros(source.n_cells + 1, np.int64)
-    for block in source.chunks(dtype="stored"):
+    for block in source.chunks(dtype=kind):
         data.append(block.data)
         indices.append(block.indices)
         a = block.start
@@ -166,17 +171,17 @@ def write_csc(source: CellSource, target: Target, name: str, bar: Any) -> None:
     for block in source.chunks(dtype="stored"):
         gather.add_counts(block.indices, counts)
     indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    group = target.group(name, "csc", (source.n_cells, n_genes))
-    data = _Growing(target, group, "data", source.dtype)
+    group, kind = target.group(name, "csc", (source.n_cells, n_genes)), _type_of(source)
+    data = _Growing(target, group, "data", kind)
     indices = _Growing(target, group, "indices", _index_type(source.n_cells))
     cuts = _cuts(indptr)
     if len(cuts) > 1:
         console.say(f"{name} by gene takes {len(cuts) + 1} passes over the input")
     for a, b in cuts:
         n = int(indptr[b] - indptr[a])
-        row, val = np.empty(n, indices.dtype), np.empty(n, data.dtype)
+        row, val = np.empty(n, indices.dtype), np.empty(n, kind)
         cursor = indptr[a:b] - indptr[a]
-        for block in source.chunks(genes=np.arange(a, b), dtype="stored"):
+        for block in source.chunks(genes=np.arange(a, b), dtype=kind):
             gather.to_columns(
                 block.indptr, block.indices, block.data, block.start, cursor, row, val
             )

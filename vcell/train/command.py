@@ -21,7 +21,7 @@ from vcell.errors import DiskFull, RunFailed, UserError
 from vcell.gpu import profiles
 from vcell.launch import Plan, join_run, launch, make_plan, resume_run
 from vcell.runs import ROOT, Run
-from vcell.train import many
+from vcell.train import folds, many, sweep
 
 if TYPE_CHECKING:
     from vcell.data import CellSource
@@ -202,6 +202,7 @@ def _several(training: Training[Settings], config: Settings, parts: str) -> None
             raise RunFailed(f"{one.name} is {one.status()}", hint="--resume goes on with it")
         return one
 
+    way = folds if parts == "folds" else sweep
     with many.ended_well(this, new=new):
-        many.trained(training, this, config, train)
-    many.tell(training, Run.open(this.path))
+        way.trained(training, this, config, train)
+    way.tell(training, Run.open(this.path))

@@ -14,10 +14,10 @@ from vcell.config import provenance
 from vcell.errors import UserError, VcellError
 from vcell.launch import LaunchOptions, ended_by_signals
 from vcell.runs import Run
-from vcell.train import folds, sweep
+from vcell.train import sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from vcell.train.training import Settings, Training
 
@@ -70,23 +70,6 @@ def claimed(this: Run, settings: Settings, given: dict[str, Any]) -> Settings:
     this.claim()
     found: Settings = dataclasses.replace(settings, **given)
     return found
-
-
-def trained(
-    training: Training[Settings],
-    this: Run,
-    config: Settings,
-    train: Callable[[Settings], Run],
-) -> None:
-    """Train the remaining parts; `train` trains one with given settings."""
-    way = folds if this.meta["parts"] == "folds" else sweep
-    way.trained(training, this, config, train)
-
-
-def tell(training: Training[Settings], this: Run) -> None:
-    """Print the results of the parts."""
-    way = folds if this.meta["parts"] == "folds" else sweep
-    way.tell(training, this)
 
 
 @contextmanager

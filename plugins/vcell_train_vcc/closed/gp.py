@@ -87,10 +87,11 @@ class GaussianProcess:
         self.own = OwnChange(screen)
         self.settings = kept(run, screen, self._chosen)
         self.kernel = Kernel(screen, self.names)
-        self.fits = [(setting, *self._solved(setting)) for setting in self.settings]
         self.common = self.mean + transferred.mean(axis=0)
-        self.beyond, self.belief = self._shrinkage(transferred)
-        left_out = self._left_out(self.together)
+        rows, fold = drawn(self.together)
+        guess, left_out = self._solve((fold, rows), (self.together, None))
+        self.beyond, self.belief = self._shrinkage(transferred, guess, rows, fold)
+        del guess
         left_out += transferred
         left_out = self._shrunk(left_out, mean_of_others(self.delta + transferred, self.together))
         self._each_left_out = self.own.put_in(left_out, self.names)
@@ -122,9 +123,15 @@ class GaussianProcess:
         effect = np.full((len(perturbations), self.delta.shape[1]), np.nan, np.float32)
         names = [name for name, has in zip(perturbations, known, strict=True) if has]
         if names:
-            total = np.zeros((len(names), self.delta.shape[1]))
-            for setting, weights, _ in self.fits:
-                total += self._centre(setting) + self.kernel.across(names, setting)[0] @ weights
+            # each setting says centre + reach (delta - centre): the sum needs one large product
+            reach, centres = np.zeros((len(names), len(self.delta))), np.zeros((len(names), 1))
+            for setting, inverse in self.fits:
+                own = self.kernel.across(names, setting)[0] @ inverse
+                reach += own
+                if setting.centred:
+                    centres += 1 - own.sum(axis=1, keepdims=True)
+            total = reach @ self.delta
+            total += centres * self.mean
             total = total / len(self.fits) + self.transfer.of(names)
             effect[known] = self.own.put_in(self._shrunk(total, self.common), names)
         together = self.sets.covers(perturbations)
@@ -147,7 +154,7 @@ class GaussianProcess:
             return spread
         left = np.square(self.delta + self.transfer.of(self.names) - self.loo()).mean(axis=0)
         share = []
-        for setting, _, inverse in self.fits:
+        for setting, inverse in self.fits:
             across, alone = self.kernel.across(names, setting)
             variance = alone - ((across @ inverse) * across).sum(axis=1) + setting.noise
             share.append(variance * np.diag(inverse).mean())  # the mean over left-out ones is 1
@@ -157,24 +164,26 @@ class GaussianProcess:
         spread[known] = scale[:, None] * np.sqrt(left)
         return spread
 
-    def _centre(self, setting: KernelSettings) -> Array:
-        return self.mean if setting.centred else np.zeros_like(self.mean)
+    def _solve(self, *groupings: tuple[Numbers, Numbers | None]) -> list[Array]:
+        """Invert the noisy kernels, and predict rows (None: all), each without its group.
 
-    def _solved(self, setting: KernelSettings) -> tuple[Array, Array]:
-        """Return the weights (P, N) and the inverse (P, P) of the noisy kernel."""
-        inverse = noisy_inverse(self.kernel.of(setting), setting.noise)
-        weights: Array = inverse @ (self.delta - self._centre(setting))
-        return weights, inverse
-
-    def _left_out(self, number: Numbers, rows: Numbers | None = None) -> Array:
-        """Predict rows (default: all), each without its group; `number` has the groups."""
+        A grouping is the groups of the rows, and the rows. Weights of the training effects (P, N)
+        are not kept: those of all settings would be most of the memory.
+        """
         about = self.delta - self.mean
-        found = np.array(self.delta if rows is None else self.delta[rows])
-        for setting, weights, inverse in self.fits:
+        found = [
+            np.array(self.delta if rows is None else self.delta[rows]) for _, rows in groupings
+        ]
+        self.fits = []
+        for setting in self.settings:
+            inverse = noisy_inverse(self.kernel.of(setting), setting.noise)
+            weights = inverse @ (about if setting.centred else self.delta)
             mean = about if setting.centred else None
-            off = missed(inverse, weights, number, about=mean, rows=rows)
-            off /= len(self.fits)
-            found -= off
+            for predicted, (number, rows) in zip(found, groupings, strict=True):
+                off = missed(inverse, weights, number, about=mean, rows=rows)
+                off /= len(self.settings)
+                np.subtract(predicted, off, out=predicted)
+            self.fits.append((setting, inverse))
         return found
 
     def _shrunk(self, effect: Array, common: Array) -> Array:
@@ -183,10 +192,11 @@ class GaussianProcess:
         effect += self.belief * (1 - self.beyond) * common
         return effect
 
-    def _shrinkage(self, transferred: Array) -> tuple[float, float]:
+    def _shrinkage(
+        self, transferred: Array, guess: Array, rows: Numbers, fold: Numbers
+    ) -> tuple[float, float]:
         """Return the two factors of `_shrunk`, estimated by `vcell.models.belief`."""
-        rows, fold = drawn(self.together)
-        guess = self._left_out(fold, rows) + transferred[rows]
+        guess += transferred[rows]
         real = self.delta[rows] + transferred[rows]
         mean = mean_of_others(self.delta + transferred, fold, rows)
         names = [self.names[row] for row in rows]
@@ -239,10 +249,8 @@ class _Settings:
         for number, setting in enumerate(settings):
             guess = self._left_out(setting)
             found.append((self.judge.error(guess), number, guess))
-            if len(found) > 2 * _JUDGED:
-                found = sorted(found, key=lambda one: one[:2])[:_JUDGED]
-        best = sorted(found, key=lambda one: one[:2])[:_JUDGED]
-        judged = [(self.judge.loss(guess), number) for _, number, guess in best]
+            found = sorted(found, key=lambda one: one[:2])[:_JUDGED]
+        judged = [(self.judge.loss(guess), number) for _, number, guess in found]
         return [settings[number] for _, number in sorted(judged)]
 
     def _left_out(self, setting: KernelSettings) -> Array:

@@ -227,7 +227,8 @@ def _shared_perturbations(
         )
     notes += problems
     if not shared:
-        raise UserError(f"{where}the two files have no perturbation in common")
+        only = "" if problems else f": all their labelled cells are {control!r}"
+        raise UserError(f"{where}the two files have no perturbation in common{only}")
     return tuple(shared)
 
 

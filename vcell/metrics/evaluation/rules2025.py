@@ -8,6 +8,7 @@ it is enough to know how many controls are below each value, and how many equal 
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,13 +21,13 @@ from vcell.metrics.evaluation.scores import Metric, Scored
 from vcell.metrics.evaluation.view import View, views
 from vcell.metrics.gene_major import GeneMajorSources, ProfileRanks
 from vcell.metrics.groups import Grouped, grouped
+from vcell.metrics.significance import DeTable
 from vcell.metrics.vcc2026 import halves as halve
 from vcell.metrics.vcc2026 import mean
 
 if TYPE_CHECKING:
     from vcell.metrics.evaluation.options import Options
     from vcell.metrics.evaluation.pairs import Pair
-    from vcell.metrics.significance import DeTable
 
 Array = NDArray[np.float64]
 
@@ -38,21 +39,29 @@ def score(pair: Pair, config: Options) -> Scored:
     real_view = next(opened)
     ranks = ProfileRanks(len(pair.genes)) if config.baseline else None
     with closing(real_view.cells) as real_cells:
-        real = group(real_view, pair, config, ranks)
-        ceiling = _ceiling(real_view, real, pair, config) if config.ceiling else {}
+        groups = group(real_view, pair, config, ranks)
+        ceiling = _ceiling(real_view, groups, pair, config) if config.ceiling else {}
         if not pair.borrowed:
             real_cells.close()  # makes room for the predicted cells
+        real = Tested.of(groups, pair, config)
+        # before the predicted cells: tables of three sides at once are the most memory
+        baseline = {} if ranks is None else _baseline(pair, config, real, groups, ranks)
+        del groups
         pred_view = next(opened)
         with closing(pred_view.cells):
-            pred = _predicted(real_view, pred_view, pair, config)
+            pred = Tested.of(_predicted(real_view, pred_view, pair, config), pair, config)
     sides = Sides(pair, config, real, pred)
     values = sides.metrics() | (full.of_cells(sides, real_view, pred_view) if full_profile else {})
-    baseline = {} if ranks is None else _baseline(sides, ranks)
     metrics = []
     for name, column in values.items():
         raw, base = mean(column), baseline.get(name)
         scaled = vcc2025.scale(name, raw, base)
         metrics.append(Metric(name, raw, base, ceiling.get(name), scaled))
+    facts = sides.facts | {"real": real_view.facts, "prediction": pred_view.facts}
+    if undefined := [m.name for m in metrics if m.baseline is not None and np.isnan(m.baseline)]:
+        note = f"no scaled score, as the baseline has no value: {', '.join(undefined)}"
+        console.say(note)
+        facts["notes"] = [*facts["notes"], note]
     counted = [m.scaled for m in metrics if m.scaled is not None and m.name in vcc2025.SCORED]
     return Scored(
         context=pair.context,
@@ -60,7 +69,7 @@ def score(pair: Pair, config: Options) -> Scored:
         per_perturbation=values,
         metrics=tuple(metrics),
         overall=float(np.mean(counted)) if counted else None,
-        facts=sides.facts | {"real": real_view.facts, "prediction": pred_view.facts},
+        facts=facts,
         tables={"real_de": sides.real_table, "pred_de": sides.pred_table} if config.tables else {},
         distances=sides.distance,
         effects=(sides.real_delta, sides.pred_delta),
@@ -94,37 +103,42 @@ def _numbered(pair: Pair) -> NDArray[np.int32]:
     return np.concatenate([controls, pair.pred.group])
 
 
-class Sides:
-    """Both sides' tables and all metrics; `alike` is another pair with the same real side."""
+@dataclass(frozen=True)
+class Tested:
+    """What is compared of one side: tests, means, ``[P + 1, G]``, and significant genes."""
 
-    def __init__(
-        self, pair: Pair, config: Options, real: Grouped, pred: Grouped, alike: Sides | None = None
-    ) -> None:
+    table: DeTable
+    means: Array
+    calls: vcc2025.Calls
+    sizes: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, groups: Grouped, pair: Pair, config: Options) -> Tested:
+        """Test every perturbation; the sums and ties of `groups` are not kept."""
+        official = config.rules == "vcc2025-official"
+        table = significance.differential(
+            groups, np.array([pair.control, *pair.perturbations]), pair.genes,
+            fold_change="clipped" if official else "geometric",
+            scope="global" if official else "perturbation",
+        )  # fmt: skip
+        return cls(table, groups.means, vcc2025.Calls(table), groups.sizes)
+
+
+class Sides:
+    """Both sides' tables and all metrics."""
+
+    def __init__(self, pair: Pair, config: Options, real: Tested, pred: Tested) -> None:
         self.pair, self.config, self.real, self.pred = pair, config, real, pred
         self.names = np.array(pair.perturbations)
         place = {name: i for i, name in enumerate(pair.genes.tolist())}
         self.target = np.array([place.get(name, -1) for name in pair.perturbations])
-        self.real_table: DeTable = self.table(real) if alike is None else alike.real_table
-        self.pred_table = self.table(pred)
-        self.real_means: Array = real.means if alike is None else alike.real_means
-        self.pred_means = pred.means
+        self.real_table, self.pred_table = real.table, pred.table
+        self.real_means, self.pred_means = real.means, pred.means
         self.real_delta = self.real_means[1:] - self.real_means[0]
         self.pred_delta = self.pred_means[1:] - self.pred_means[0]
         self.distance = vcc2025.distances(self.real_delta, self.pred_delta, self.target)
-        self.real_calls: vcc2025.Calls = (
-            vcc2025.Calls(self.real_table) if alike is None else alike.real_calls
-        )
-        self.pred_calls = vcc2025.Calls(self.pred_table)
+        self.real_calls, self.pred_calls = real.calls, pred.calls
         self.facts = self._facts()
-
-    def table(self, grouped: Grouped) -> significance.DeTable:
-        """Return the differential expression of one side."""
-        official = self.config.rules == "vcc2025-official"
-        return significance.differential(
-            grouped, np.array([self.pair.control, *self.names.tolist()]), self.pair.genes,
-            fold_change="clipped" if official else "geometric",
-            scope="global" if official else "perturbation",
-        )  # fmt: skip
 
     def metrics(self) -> dict[str, Array]:
         """Return every metric of the chosen rules, one value per perturbation."""
@@ -161,16 +175,18 @@ class Sides:
         }
 
 
-def _baseline(sides: Sides, ranks: ProfileRanks) -> dict[str, float]:
+def _baseline(
+    pair: Pair, config: Options, real: Tested, groups: Grouped, ranks: ProfileRanks
+) -> dict[str, float]:
     """Score the cell-mean baseline, or take its scores from the cache."""
-    real, config = sides.real, sides.config
     name = cache.key(
-        "cell-mean", config.rules, config.ties, list(sides.pair.perturbations),
-        sides.pair.genes.tolist(), sides.pair.control, real.sizes, real.sums, real.u,
+        "cell-mean", config.rules, config.ties, list(pair.perturbations), pair.genes.tolist(),
+        pair.control, groups.sizes, groups.sums, groups.u,
     )  # fmt: skip
 
     def compute() -> dict[str, Any]:
-        scored = Sides(sides.pair, config, real, baseline_groups(real, ranks), sides).metrics()
+        cells = Tested.of(baseline_groups(groups, ranks), pair, config)
+        scored = Sides(pair, config, real, cells).metrics()
         return {metric: mean(values) for metric, values in scored.items()}
 
     return cache.cached(cache.folder(config.cache), "baseline", name, compute)
@@ -192,7 +208,8 @@ def _ceiling(real_view: View, real: Grouped, pair: Pair, config: Options) -> dic
             grouped(cells, half, len(real.sizes), dense=dense, threads=config.threads)
             for half in halve(pair.real.group, pair.real.order, 0)
         )
-        values = Sides(pair, config, first, second).metrics()
+        sides = Sides(pair, config, *(Tested.of(h, pair, config) for h in (first, second)))
+        values = sides.metrics()
         return {metric: full_depth(metric, mean(column)) for metric, column in values.items()}
 
     kept = cache.cached(cache.folder(config.cache), "ceiling", name, compute)

@@ -134,7 +134,8 @@ class Spill:
             with console.progress("reading", source.n_cells) as bar:
                 bar.advance(self.next_cell)
                 rest = slice(self.next_cell, source.n_cells)
-                for block in source.chunks(rows=rest, dtype="stored"):
+                half = source.dtype == np.float16  # which numba does not know
+                for block in source.chunks(rows=rest, dtype=np.float32 if half else "stored"):
                     self._block(block, files)
                     self.step(journal)
                     bar.advance(len(block), read=source.bytes_of(len(block), len(block.data)))

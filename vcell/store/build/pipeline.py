@@ -249,12 +249,13 @@ def _chosen(names: NDArray[Any], recipe: Recipe) -> NDArray[np.int32]:
     missing = [gene for gene in recipe.genes if gene not in place]
     if len(missing) == len(recipe.genes):
         raise UserError(
-            f"none of the {len(recipe.genes)} chosen genes is in the file",
+            f"of {console.count(len(recipe.genes), 'chosen gene')} none is in the file",
             hint=f"chosen: {', '.join(recipe.genes[:3])} ...; file: {', '.join(names[:3])} ...",
         )
     if missing:
         some = ", ".join(missing[:5])
-        console.warn(f"{len(missing)} of {len(recipe.genes)} chosen genes are absent: {some}")
+        chosen = console.count(len(recipe.genes), "chosen gene")
+        console.warn(f"of {chosen}, {len(missing):,} not in the file: {some}")
     column = np.full(len(names), -1, np.int32)
     found = [place[gene] for gene in recipe.genes if gene in place]
     column[found] = np.arange(len(found), dtype=np.int32)
@@ -349,13 +350,19 @@ def _removed(spill: Spill, recipe: Recipe, seen: NDArray[np.bool_]) -> dict[str,
     return removed
 
 
+#: Those of `_removed` that a recipe may ask for.
+_FILTERS = ("doublets", "min_genes", "min_counts", "max_mito")
+
+
 def _refuse_nothing_left(spill: Spill, kept: NDArray[np.bool_], seen: NDArray[np.bool_]) -> None:
     removed = _removed(spill, spill.recipe, seen)
     if not len(kept):
         raise UserError("there are no cells in the input")
     if not kept.any():
-        why = ", ".join(f"{name} {n:,}" for name, n in removed.items() if name != "genes")
-        raise UserError(f"no cell is left of {len(kept):,} (removed: {why})", hint="loosen filters")
+        why = ", ".join(f"{name} {n:,}" for name, n in removed.items() if name in _FILTERS)
+        raise UserError(
+            f"no cell is left of {len(kept):,} (removed by {why})", hint="loosen the filters"
+        )
     if not seen.any():
         raise UserError("no gene is left", hint="lower --min-cells")
 
