@@ -2,11 +2,13 @@
 
     python benchmarks/gmvae_sets.py FILE.h5 ... -o FOLDER              # one set for each file
     python benchmarks/gmvae_sets.py DONOR.csv ... -o FOLDER --name NAME   # one set for all files
+    python benchmarks/gmvae_sets.py FILE.h5ad -o FOLDER --column COLUMN   # its column of types
 
 Reads the .h5 files of scDCC (https://github.com/ttgump/scDCC): ``X`` has counts, cells x genes, and
 ``Y`` the number of each cell's type. Genes have no names there, so they are numbered. Also reads
 the .csv files of Baron et al. (GSE84133): a cell's name, its barcode, its type, then its counts.
-Nothing is filtered beyond what the authors left out.
+Of .h5ad files, the layer ``counts`` is read where there is one. Cells whose type is NA or has no
+other cell are left out; nothing else is filtered beyond what the authors left out.
 """
 
 from __future__ import annotations
@@ -40,16 +42,30 @@ def read_csv(path: Path) -> anndata.AnnData:
     return anndata.AnnData(sp.csr_matrix(counts.to_numpy(np.float32)), obs=obs, var=var)
 
 
+def read_h5ad(path: Path, column: str) -> anndata.AnnData:
+    """Return the cells of a file with a known type, and the types as `cell_type`."""
+    data = anndata.read_h5ad(path)
+    label = data.obs[column].astype(str)
+    known = ((label != "NA") & (label.map(label.value_counts()) > 1)).to_numpy()
+    counts = data.layers.get("counts", data.X)
+    obs = pd.DataFrame({"cell_type": label.to_numpy()[known]})
+    obs.index = [f"cell{i}" for i in range(len(obs))]
+    counts = sp.csr_matrix(counts[known].astype(np.float32))
+    return anndata.AnnData(counts, obs=obs, var=pd.DataFrame(index=data.var_names.astype(str)))
+
+
 def main() -> None:
     """Convert the files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("-o", "--output", required=True, type=Path)
     parser.add_argument("--name", help="of the set that all files make together")
+    parser.add_argument("--column", default="cell_type", help="of an .h5ad file's types")
     parser.add_argument("--genes", type=Path, help="keep these: vcell select-genes' table")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
-    read = [(read_csv if path.suffix == ".csv" else read_h5)(path) for path in args.files]
+    readers = {".csv": read_csv, ".h5ad": lambda path: read_h5ad(path, args.column)}
+    read = [readers.get(path.suffix, read_h5)(path) for path in args.files]
     sets = dict(zip([path.stem for path in args.files], read, strict=True))
     if args.name:
         sets = {args.name: anndata.concat(read)}

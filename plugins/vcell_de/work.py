@@ -29,6 +29,8 @@ def run(file: Path | None, config: De) -> None:
     with open_cells(file, layer=config.layer, join=config.join) as source:
         refuse_repeated(source)
         found = _labels(source, config)
+        if config.stratify is not None:
+            source.obs(config.stratify)  # a column that is not there is reported first
         from vcell.metrics.screen import (  # imported late: messages come first
             ScreenCells,
             tables,

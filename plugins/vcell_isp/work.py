@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from vcell import console, outputs
-from vcell.config import provenance, settings_of
+from vcell.config import provenance
 from vcell.cores import cores
 from vcell.data.fingerprint import fingerprint
 from vcell.errors import UserError
 from vcell.geneformer.shifts import ShiftEngine
 from vcell.launch import join_run, launch, make_plan, resume_run
 from vcell.runs import Run
+from vcell.train.command import settings_of_run
 from vcell_isp import IspRun, planning, shards
 from vcell_isp.design import IspDesign
 from vcell_isp.model import ModelReader, load, require
@@ -26,6 +27,8 @@ from vcell_isp.shards import Shard, ShardFolder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from vcell.launch import Plan
 
 TABLE = "shifts.parquet"
 STATES = "states.npz"
@@ -38,66 +41,58 @@ def run(cells: Path | None, config: IspRun) -> None:
         from vcell_isp.upstream import check
 
         check(config.export_upstream_pickles)
-    if config.resume:
-        this = Run.open(config.resume, root=config.runs)
-        if not (this.path / "design.json").is_file():
-            raise UserError(f"{this.name} is not a run of vcell isp", hint="vcell runs list")
-        plan = resume_run(this, plan)
-        export = config.export_upstream_pickles
-        config = config_of(this)
-        if export is not None:
-            config = dataclasses.replace(config, export_upstream_pickles=export)
-    else:
-        if cells is None:
-            raise UserError("no file of cells is named", hint="vcell isp run CELLS --model DIR")
-        outputs.check_folder(config.runs)
-        require(config)
-        planning.first_look(cells, config)
-        reader = load(config, torch.device("cpu"))
-        design = planning.design(cells, config, reader.model)
-        estimate = _estimate(design, reader, config)
-        if config.dry_run:
-            console.result(estimate, _estimate_text(estimate))
-            return
-        if not estimate["events"]:
-            raise UserError(
-                "there is nothing to perturb: no cell has the requested genes",
-                hint="look at --genes, --anchor and --start",
-            )
-        path = cells.absolute()
-
-        def create(name: str | None) -> Run:
-            settings = dataclasses.asdict(config)
-            data = [{"path": str(path), "fingerprint": fingerprint(path)}]
-            return Run.create(
-                config.runs, "isp-run", config=settings, provenance=provenance(),
-                seed=config.seed, data=data, name=name, begin=design.save,
-            )  # fmt: skip
-
-        this, plan = join_run(config.runs, plan, create)
+    begun = _resumed(config, plan) if config.resume else _started(cells, config, plan)
+    if begun is None:
+        return
+    this, plan = begun
+    saved = settings_of_run(IspRun, this)
     console.say(f"run directory: {this.path}")
     launch("vcell_isp.work:main", this, plan)
     if plan.leads:
-        _print_result(Run.open(this.path), config)
+        folder = config.export_upstream_pickles or saved.export_upstream_pickles
+        _print_result(Run.open(this.path), folder)
 
 
-def config_of(run: Run) -> IspRun:
-    """Return the settings with which a run was started."""
-    saved = run.meta.get("config") or {}
-    try:
-        values = {
-            setting.name: setting.check(saved[setting.name])
-            for setting in settings_of(IspRun)
-            if saved.get(setting.name) is not None
-        }
-        return IspRun(**values)
-    except ValueError as error:
-        raise UserError(f"{run.path / 'run.json'}: the settings are damaged: {error}") from None
+def _resumed(config: IspRun, plan: Plan) -> tuple[Run, Plan]:
+    this = Run.open(config.resume or "latest", root=config.runs)
+    if not (this.path / "design.json").is_file():
+        raise UserError(f"{this.name} is not a run of vcell isp", hint="vcell runs list")
+    return this, resume_run(this, plan)
+
+
+def _started(cells: Path | None, config: IspRun, plan: Plan) -> tuple[Run, Plan] | None:
+    """Make the run directory, after all checks; a dry run prints the estimate, and makes none."""
+    if cells is None:
+        raise UserError("no file of cells is named", hint="vcell isp run CELLS --model DIR")
+    outputs.check_folder(config.runs)
+    require(config)
+    planning.first_look(cells, config)
+    reader = load(config, torch.device("cpu"))
+    design = planning.design(cells, config, reader.model)
+    estimate = _estimate(design, reader, config)
+    if config.dry_run:
+        console.result(estimate, _estimate_text(estimate))
+        return None
+    if not estimate["events"]:
+        raise UserError(
+            "there is nothing to perturb: no cell has the requested genes",
+            hint="look at --genes, --anchor and --start",
+        )
+    path = cells.absolute()
+    data = [{"path": str(path), "fingerprint": fingerprint(path)}]
+
+    def create(name: str | None) -> Run:
+        return Run.create(
+            config.runs, "isp-run", config=dataclasses.asdict(config), provenance=provenance(),
+            seed=config.seed, data=data, name=name, begin=design.save,
+        )  # fmt: skip
+
+    return join_run(config.runs, plan, create)
 
 
 def main(run: Run) -> None:
     """Compute this process's shards; rank 0 measures states first, and merges at the end."""
-    config = config_of(run)
+    config = settings_of_run(IspRun, run)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     device = _device(run)
     reader, design = load(config, device), IspDesign.load(run.path)
@@ -209,21 +204,19 @@ def _finish(
     run.finish("done", **summary)
 
 
-def _print_result(run: Run, config: IspRun) -> None:
-    """Print the result."""
+def _print_result(run: Run, pickles: Path | None) -> None:
+    """Print the result, after writing files for upstream's tools into a folder."""
     from vcell_isp import gates
 
     summary = dict(run.meta.get("summary") or {})
     path = run.path / TABLE
     events, cells = summary.get("events", 0), summary.get("cells", 0)
     lines = [f"{console.count(events, 'event')} in {console.count(cells, 'cell')}: {path}"]
-    if config.export_upstream_pickles is not None:
+    if pickles is not None:
         from vcell_isp.upstream import export
 
-        n = export(run, config.export_upstream_pickles)
-        lines.append(
-            f"{console.count(n, 'file')} for upstream's tools: {config.export_upstream_pickles}"
-        )
+        n = export(run, pickles)
+        lines.append(f"{console.count(n, 'file')} for upstream's tools: {pickles}")
     if summary.get("gates"):
         lines += ["", gates.text(summary["gates"])]
     lines += ["", f"next: vcell isp stats {run.name}"]

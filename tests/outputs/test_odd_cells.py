@@ -178,6 +178,30 @@ def test_values_near_zero_are_no_logarithms_of_counts(told):
     assert "gives whole numbers" not in found["evidence"]
 
 
+def test_an_address_is_no_file(typed):
+    ran = typed("inspect", "https://example.org/cells.h5ad")
+    assert ran.code == 2
+    assert "is an address, not a file" in ran.err
+    assert "hint: download it first" in ran.err
+
+
+def test_a_missing_column_of_strata_is_reported_before_the_values_are_read(told):
+    ran = told(screen(), "de", "{}", "--stratify", "nope", "-o", "o.csv")
+    assert "obs has no column 'nope'" in ran.err
+    assert "raw counts" not in ran.err
+
+
+def test_a_member_without_a_value_gives_no_overall_score(told):
+    """Real cells that are all alike: no gene differs, and no error can be set in relation."""
+    cells = screen()
+    cells.X = sp.csr_matrix(np.tile(np.arange(12, dtype=np.float32), (90, 1)))
+    ran = told(cells, "evaluate", "{}", "{}", "--rules", "vcc2026")
+    assert ran.code == 0, ran.err
+    assert "nan" not in ran.out
+    assert "overall" not in ran.out
+    assert "no overall score, as a member has no value" in ran.err
+
+
 def test_one_cell_is_one_cell(told):
     ran = told(screen()[:1].copy(), "select-genes", "{}")
     assert ran.code == 2

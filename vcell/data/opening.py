@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -78,6 +79,8 @@ def _open_path(path: Path, layer: str | None, join: Join) -> CellSource:
     if not path.exists():
         if path.is_symlink():
             raise UserError(f"{path} is a link to {path.readlink()}, which leads to no file")
+        if re.match(r"(https?|ftp|s3|gs):/", str(path)):
+            raise UserError(f"{path} is an address, not a file", hint="download it first")
         raise UserError(f"{path} does not exist", hint=_nearby(path))
     if path.is_file():
         return _open_file(path, layer)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from vcell import outputs
 from vcell.errors import UserError
+from vcell.outputs.aside import sync_folder
 
 State = Literal["journalled", "held", "restoring"]
 SCHEMA = 1
@@ -73,7 +74,7 @@ class Journal:
         """Write an entry to disk, atomically."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         outputs.write_json(self.path, asdict(entry))
-        self._sync_folder()
+        sync_folder(self.path.parent)
 
     def note(self, state: State) -> None:
         """Change the state of the entry."""
@@ -84,7 +85,7 @@ class Journal:
     def clear(self) -> None:
         """Remove the journal of a restored card."""
         self.path.unlink(missing_ok=True)
-        self._sync_folder()
+        sync_folder(self.path.parent)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -98,13 +99,6 @@ class Journal:
                     "another vcell gpu-tune is changing this card", hint="wait until it has ended"
                 ) from None
             yield
-
-    def _sync_folder(self) -> None:
-        handle = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def stale() -> list[Entry]:

@@ -215,13 +215,13 @@ def _columns(path: Path, rows: list[list[str]]) -> _SetColumns:
         what = f"sets in {rows[0][genes[0]]}"
     elif not genes:
         genes = tuple(i for i, cell in enumerate(body) if cell and not is_number(cell))
-        what = f"genes in {len(genes)} columns"
+        what = f"genes in {console.count(len(genes), 'column')}"
         if not genes:
             raise UserError(
                 f"{path} names no genes", hint="columns gene_1, gene_2, gene_3 and value are read"
             )
     else:
-        what = f"genes in {len(genes)} columns"
+        what = f"genes in {console.count(len(genes), 'column')}"
     if named is None:
         named = next(
             (i for i, cell in enumerate(body) if i not in genes and i != p_value

@@ -153,6 +153,12 @@ def _scored(
             scaled = vcc2026.scale(name, values[name], base, top)
         metrics.append(Metric(name, values[name], base, top, scaled))
     scaled_values = [m.scaled for m in metrics if m.scaled is not None]
+    facts = _facts(context, real, pred, per_row)
+    if undefined := [m.name for m in metrics if m.scaled is not None and np.isnan(m.scaled)]:
+        scaled_values = []
+        note = f"no overall score, as a member has no value: {', '.join(undefined)}"
+        console.say(note)
+        facts["notes"] = [*facts["notes"], note]
     names = np.array(pair.perturbations)
     keep = np.ones(len(pair.genes), bool)
     keep[context.target[context.target >= 0]] = False
@@ -164,7 +170,7 @@ def _scored(
         per_perturbation=per_row,
         metrics=tuple(metrics),
         overall=float(np.mean(scaled_values)) if len(scaled_values) == len(metrics) else None,
-        facts=_facts(context, real, pred, per_row),
+        facts=facts,
         tables=tables if config.tables else {},
         distances=vcc2026.cosine_distances(effects[1], effects[0]),
         effects=(effects[0], effects[1]),
