@@ -59,8 +59,7 @@ def chunks_of_rows(
         Chunk numbers, ascending, and for each the half-open range of positions in `order`
         of the rows that have elements in it.
     """
-    n = 0
-    previous = np.int64(-1)
+    n, previous = 0, np.int64(-1)
     for k in order:
         if length[k]:
             a = src[k] // chunk_size
@@ -70,8 +69,7 @@ def chunks_of_rows(
     chunks = np.empty(n, np.int64)
     first = np.empty(n, np.int64)
     last = np.empty(n, np.int64)
-    n = 0
-    previous = np.int64(-1)
+    n, previous = 0, np.int64(-1)
     for position in range(order.shape[0]):
         k = order[position]
         if length[k] == 0:
