@@ -81,11 +81,12 @@ def test_half_floats_are_numbers_like_others(told, tmp_path, form, command):
 @pytest.mark.parametrize(
     ("content", "hint"),
     [
-        (gzip.compress(b"\x89HDF"), "gunzip"),
+        (gzip.compress(b"\x89HDF", mtime=0), "gunzip"),
         (b"PK\x03\x04 and more", "zip archive"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"<!DOCTYPE html>\n<title>404", "web page"),
     ],
+    ids=["gzip", "zip", "git-lfs", "html"],
 )
 def test_what_was_downloaded_instead_is_named(told, content, hint):
     ran = told(content, "inspect", "{}")
