@@ -17,7 +17,7 @@ from vcell import console
 from vcell.gmvae import head as heads
 from vcell.gmvae import scores
 from vcell.gmvae.components import COMPONENTS, Components
-from vcell.gmvae.label_head import MOST, LabelHead, fit_heads
+from vcell.gmvae.label_head import MOST, LabelHead, drawn_from, fit_heads
 from vcell.gmvae.outliers import Outliers
 from vcell.gmvae.trained import HEAD, Trained, write_head
 from vcell_train_gmvae import page
@@ -123,15 +123,21 @@ def _components(run: Run, study: Study, cells: ResidentCells, seed: int) -> Comp
 def _head(
     study: Study, latent: Latent, components: Components, cells: ResidentCells, seed: int
 ) -> LabelHead:
-    """Fit the head to shown labels, and to some unlabelled training cells."""
+    """Fit the head to shown labels, and to some unlabelled training cells, of many to some."""
     free = np.flatnonzero(~study.held_out & (study.shown < 0))
     if len(free) > MOST:
         free = np.random.default_rng((seed, 0xF4EE)).choice(free, MOST, replace=False)
-    rows = np.sort(np.concatenate([np.flatnonzero(study.shown >= 0), free]))
+    labelled, stands_for = drawn_from(study.shown, seed)
+    n_shown = int((study.shown >= 0).sum())
+    if len(labelled) < n_shown:
+        console.say(f"the label head is fitted to {len(labelled):,} of {n_shown:,} labelled cells")
+    weight = np.ones(len(study.shown))
+    weight[labelled] = stands_for
+    rows = np.sort(np.concatenate([labelled, free]))
     withheld = heads.withheld(study.shown, seed)[rows]
     x = components.of(cells, rows)
     shown, parts = study.shown[rows], components.split(x)
-    return fit_heads(latent.mean[rows], parts, shown, len(study.labels), withheld)
+    return fit_heads(latent.mean[rows], parts, shown, len(study.labels), withheld, weight[rows])
 
 
 def _scores(one: Named, study: Study, judged: Array) -> dict[str, float]:

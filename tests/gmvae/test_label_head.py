@@ -7,8 +7,9 @@ import pytest
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
+from vcell.gmvae import label_head
 from vcell.gmvae.head import Guesses, fit
-from vcell.gmvae.label_head import LabelHead, fit_heads
+from vcell.gmvae.label_head import LabelHead, drawn_from, fit_heads
 from vcell.gmvae.outliers import Outliers
 from vcell.gmvae.trained import read_head, write_head
 
@@ -36,6 +37,38 @@ def test_guesses_count_by_their_weight_as_in_scikit_learn():
     np.testing.assert_allclose(
         np.exp(head.log_probabilities(free)), reference.predict_proba(every[60::3]), atol=2e-4
     )
+
+
+def test_weights_count_as_in_scikit_learn():
+    x, labels = _drawn(90, 1, spread=3)
+    weight = np.random.default_rng(2).uniform(0.5, 4, 90)
+    head = fit(x, labels, 3, penalty=2.0, weight=weight)
+    reference = LogisticRegression(C=0.5, tol=1e-10, max_iter=5000)
+    reference.fit((x - x.mean(0)) / x.std(0), labels, sample_weight=weight)
+    np.testing.assert_allclose(
+        np.exp(head.log_probabilities(x)),
+        reference.predict_proba((x - x.mean(0)) / x.std(0)),
+        atol=2e-4,
+    )
+
+
+def test_of_many_labelled_cells_some_of_each_label_stand_for_all():
+    rng = np.random.default_rng(0)
+    labels = rng.choice([-1, 0, 1, 2, 4], 200_000, p=[0.1, 0.7, 0.1985, 0.001, 0.0005])
+    rows, weight = drawn_from(labels, 1)
+    assert (np.diff(rows) > 0).all()
+    count, drawn = np.bincount(labels[labels >= 0]), np.bincount(labels[rows])
+    assert drawn[[2, 4]].tolist() == [200, min(200, count[4])]
+    assert label_head.LABELLED < len(rows) < label_head.LABELLED + 2 * label_head.FEWEST
+    np.testing.assert_allclose(np.bincount(labels[rows], weight), count)
+
+
+@pytest.mark.parametrize("n", [0, 500, label_head.LABELLED])
+def test_of_fewer_labelled_cells_all_are_taken_and_count_once(n):
+    labels = np.repeat([-1, 0], [40, n])
+    rows, weight = drawn_from(labels, 1)
+    assert rows.tolist() == list(range(40, 40 + n))
+    assert (weight == 1).all()
 
 
 def _memorised():

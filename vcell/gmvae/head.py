@@ -82,12 +82,18 @@ class Head:
 
 
 def fit(
-    x: Array, labels: Array, n_labels: int, penalty: float = 1.0, guesses: Guesses | None = None
+    x: Array,
+    labels: Array,
+    n_labels: int,
+    penalty: float = 1.0,
+    guesses: Guesses | None = None,
+    weight: Array | None = None,
 ) -> Head:
     """Fit to cells (N, D) with labels 0 ... K - 1; labels without a cell are never predicted.
 
-    Cells with guessed labels count by their weight. The penalty is on half the squared weights of
-    standardised dimensions, against the summed loss: scikit-learn's ``C = 1 / penalty``.
+    Cells count by their `weight` (N,), and cells with guessed labels by theirs. The penalty is on
+    half the squared weights of standardised dimensions, against the summed loss: scikit-learn's
+    ``C = 1 / penalty``.
     """
     x = np.asarray(x, np.float64)
     if guesses is not None:
@@ -99,17 +105,19 @@ def fit(
     seen = np.bincount(labels, minlength=n_labels) > 0
     kept = np.flatnonzero(seen)
     place = np.cumsum(seen) - 1
+    own = np.ones(len(labels)) if weight is None else weight
     target = np.zeros((n, len(kept)))
-    target[np.arange(len(labels)), place[labels]] = 1
-    weight = np.ones((n, 1))
+    target[np.arange(len(labels)), place[labels]] = own
+    each = np.ones((n, 1))
+    each[: len(labels), 0] = own
     if guesses is not None:
         target[len(labels) :] = guesses.weight * guesses.probabilities[:, kept]
-        weight[len(labels) :] = guesses.weight
+        each[len(labels) :] = guesses.weight
 
     start = np.zeros((d + 1, len(kept)))
-    start[-1] = np.log(np.bincount(place[labels], minlength=len(kept)) / len(labels))
+    start[-1] = np.log(np.bincount(place[labels], own, minlength=len(kept)) / own.sum())
     found = minimize(
-        _Loss(z, target, weight, penalty), start.ravel(), jac=True, method="L-BFGS-B",
+        _Loss(z, target, each, penalty), start.ravel(), jac=True, method="L-BFGS-B",
         options={"maxiter": 1000, "ftol": 1e-10, "gtol": 1e-6},
     ).x.reshape(d + 1, len(kept))  # fmt: skip
     matrix, bias = np.zeros((d, n_labels)), np.full(n_labels, -1e9)
