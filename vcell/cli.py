@@ -11,6 +11,7 @@ import gc
 import os
 import sys
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ class VcellGroup(click.Group):
         _read_global_options(ctx)
         words = [*ctx._protected_args, *ctx.args]
         if words and not any(word in ("--help", "-h") for word in words):
+            _refuse_empty(self.get_command(ctx, words[0]), words)
             _prepare(ctx, words[0])
         return super().invoke(ctx)
 
@@ -156,6 +158,18 @@ def _with_common_options(command: click.Command) -> click.Command:
         for sub in command.commands.values():
             _with_common_options(sub)
     return command
+
+
+def _refuse_empty(command: click.Command | None, words: list[str]) -> None:
+    """Raise for an empty argument, which as a path would be the current folder."""
+    options = [p for p in command.params if isinstance(p, click.Option)] if command else []
+    taking = {flag for option in options if not option.is_flag for flag in option.opts}
+    for before, word in pairwise(words):
+        if not word.strip() and before not in taking:
+            raise UserError(
+                f"an argument of vcell {words[0]} is empty",
+                hint="a shell variable that is not set becomes an empty argument",
+            )
 
 
 def _prepare(ctx: click.Context, name: str) -> None:

@@ -44,6 +44,24 @@ def test_an_unknown_option_is_one_line_and_exit_code_2(vcell):
     assert "Traceback" not in ran.err
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["inspect CELLS", "de CELLS -o de.csv", "evaluate a.h5ad CELLS --quiet", "runs show CELLS",
+     "predict --json CELLS -o x.h5ad", "convert a.h5ad CELLS"],
+)  # fmt: skip
+def test_an_argument_of_an_unset_variable_is_not_the_current_folder(vcell, words):
+    ran = vcell(*("" if word == "CELLS" else word for word in words.split()))
+    assert ran.code == 2
+    assert f"an argument of vcell {words.split()[0]} is empty" in ran.err + ran.out
+    assert "a shell variable that is not set" in ran.err + ran.out
+
+
+def test_an_output_of_an_unset_variable_is_not_the_current_folder(vcell):
+    ran = vcell("de", "a.h5ad", "-o", "")
+    assert ran.code == 2
+    assert "is empty; is a shell variable not set?" in ran.err
+
+
 def test_global_options_stand_before_or_after_the_command(vcell):
     assert vcell("--json", "plugins").json == vcell("plugins", "--json").json
 

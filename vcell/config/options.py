@@ -39,6 +39,8 @@ class _SettingType(click.ParamType[Any]):
             self.setting.base is str and not self.setting.choices and not self.setting.many
         ):
             return value
+        if self.name == "Path" and not value.strip() and not self.setting.many:
+            self.fail("is empty; is a shell variable not set?", param, ctx)
         try:
             return self.setting.parse(value)
         except ValueError as error:
