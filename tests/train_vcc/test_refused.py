@@ -204,7 +204,7 @@ TABLES = [
     ("junk.npz", b"junk", "it is not an .npz file"),
     ("empty.csv", b"", "is not a gene feature table"),
     ("others.csv", b"gene,a\nFOO1,1\nFOO2,2\n", "others.csv names none of the"),
-    ("words.csv", b"gene,a\nGENE00001,x\n", "features has shape"),
+    ("words.csv", b"gene,a\nGENE00001,x\n", "has no column of numbers"),
 ]
 
 
