@@ -75,14 +75,16 @@ class VcellGroup(click.Group):
             raise UserError(
                 f"vcell has no command {name!r}{hint}", hint="vcell --help lists the commands"
             )
-        return super().resolve_command(ctx, args)
+        found = super().resolve_command(ctx, args)
+        if not ctx.resilient_parsing and not {"--help", "-h"}.intersection(args):
+            _refuse_empty(found[1], args)
+        return found
 
     def invoke(self, ctx: click.Context) -> Any:
         """Read the project file for the command about to run, then run it."""
         _read_global_options(ctx)
         words = [*ctx._protected_args, *ctx.args]
         if words and not any(word in ("--help", "-h") for word in words):
-            _refuse_empty(self.get_command(ctx, words[0]), words)
             _prepare(ctx, words[0])
         return super().invoke(ctx)
 

@@ -20,7 +20,6 @@ from typing import Any, NoReturn
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # signals that end a process
 
-
 _came: list[KeyboardInterrupt] = []
 
 
@@ -126,6 +125,7 @@ class _TorchFinder:
                 with held_back():
                     load(module)
 
+            # this one loader, made for this import; mypy takes it for a change of the class
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 

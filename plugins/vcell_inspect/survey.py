@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vcell import console
 from vcell.data import detect
-from vcell.data.block import Csr, canonical
+from vcell.data.block import Csr, canonical, sparse_dtype
 from vcell.data.matrix import Bound, CsrMatrix
 from vcell.data.prefetch import prefetched
 from vcell.data.source import MAX_NNZ, MAX_ROWS
@@ -132,7 +132,7 @@ def survey(source: CellSource, *, full: bool) -> Survey | None:
 def _pieces(source: CellSource, rows: Any) -> Iterator[tuple[Csr | None, Csr]]:
     """Yield rows as stored, if the file could have unusual ones, and as canonical rows."""
     matrix = source.matrix
-    dtype = np.dtype(np.float32) if source.dtype == np.float16 else source.dtype  # for numba
+    dtype = sparse_dtype(source.dtype)
     for piece in matrix.cuts(rows, None, Bound(MAX_NNZ, MAX_ROWS)):
         if isinstance(matrix, CsrMatrix):
             stored = matrix.stored(piece, dtype)

@@ -140,6 +140,11 @@ def canonical(csr: Csr, n_genes: int) -> Csr:
     return csr
 
 
+def sparse_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type of sparse values read as `dtype`: scipy and numba have no sparse float16."""
+    return np.dtype(np.float32) if dtype == np.float16 else dtype
+
+
 def _faults(csr: Csr) -> tuple[bool, bool]:
     """Return whether columns are unsorted anywhere, and whether zeros are stored."""
     n = len(csr.indices)

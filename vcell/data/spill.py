@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vcell.data.arrays import joined_ranges
-from vcell.data.block import Csr
+from vcell.data.block import Csr, sparse_dtype
 from vcell.data.buffers import Buffers
 from vcell.data.overflow_file import OverflowFile
 from vcell.kernels.transpose import deal, sort_by_row
@@ -45,8 +45,8 @@ class RowSpill:
     def __init__(
         self, n_rows: int, dtype: np.dtype[Any], expected: int, *, in_memory: bool
     ) -> None:
-        dtype = np.dtype(np.float32) if dtype == np.float16 else dtype  # numba has no float16
-        self.record = np.dtype([("row", np.int32), ("column", np.int32), ("value", dtype)])
+        kind = sparse_dtype(dtype)
+        self.record = np.dtype([("row", np.int32), ("column", np.int32), ("value", kind)])
         self.n_rows = n_rows
         self.indptr = np.zeros(n_rows + 1, np.int64)
         n_buckets = min(max(-(-expected // BUCKET), 1), 4096, max(n_rows, 1))

@@ -105,6 +105,7 @@ def _configured() -> bool:
     return settings.CPU_NAME is not None or settings.CPU_FEATURES is not None
 
 
+# numba has no settings for these: the methods themselves are replaced, which mypy cannot check
 CPUCodegen._get_host_cpu_name = _processor  # type: ignore[method-assign]
 CPUCodegen._get_host_cpu_features = _features  # type: ignore[method-assign]
 IndexDataCacheFile._load_index = _load_index_or_empty  # type: ignore[method-assign]

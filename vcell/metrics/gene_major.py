@@ -72,10 +72,11 @@ class _Tabled:
         piece, starts = self.piece, self.piece.starts[lo : hi + 1]
         a, b = int(starts[0]), int(starts[-1])
         (entries,) = self.cells.entries(piece, a, b)
-        return ranks.level_keys(  # type: ignore[no-any-return]
+        n: int = ranks.level_keys(
             starts, entries, piece.row_bits, piece.most, piece.large_between(a, b), piece.numbers,
             self.key, self.value, *to, *beyond, n_beyond,
         )  # fmt: skip
+        return n
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell import console
+from vcell.data.block import sparse_dtype
 from vcell.errors import UserError
 from vcell.kernels import gather
 
@@ -144,14 +145,10 @@ def _index_type(n: int) -> str:
     return "i4" if n < 2**31 else "i8"
 
 
-def _type_of(source: CellSource) -> np.dtype[Any]:
-    """Return the type of a sparse matrix's values; scipy and numba have no sparse float16."""
-    return np.dtype(np.float32) if source.dtype == np.float16 else source.dtype
-
-
 def write_csr(source: CellSource, target: Target, name: str, bar: Any) -> None:
     """Write a matrix by cell."""
-    group, kind = target.group(name, "csr", (source.n_cells, source.n_genes)), _type_of(source)
+    kind = sparse_dtype(source.dtype)
+    group = target.group(name, "csr", (source.n_cells, source.n_genes))
     data = _Growing(target, group, "data", kind)
     indices = _Growing(target, group, "indices", _index_type(source.n_genes))
     indptr = np.zeros(source.n_cells + 1, np.int64)
@@ -171,7 +168,8 @@ def write_csc(source: CellSource, target: Target, name: str, bar: Any) -> None:
     for block in source.chunks(dtype="stored"):
         gather.add_counts(block.indices, counts)
     indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    group, kind = target.group(name, "csc", (source.n_cells, n_genes)), _type_of(source)
+    kind = sparse_dtype(source.dtype)
+    group = target.group(name, "csc", (source.n_cells, n_genes))
     data = _Growing(target, group, "data", kind)
     indices = _Growing(target, group, "indices", _index_type(source.n_cells))
     cuts = _cuts(indptr)

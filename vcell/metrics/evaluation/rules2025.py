@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.metrics import significance, vcc2025
 from vcell.metrics.evaluation import cache, full
-from vcell.metrics.evaluation.scores import Metric, Scored
+from vcell.metrics.evaluation.scores import Metric, Scored, note
 from vcell.metrics.evaluation.view import View, views
 from vcell.metrics.gene_major import GeneMajorSources, ProfileRanks
 from vcell.metrics.groups import Grouped, grouped
@@ -59,9 +59,7 @@ def score(pair: Pair, config: Options) -> Scored:
         metrics.append(Metric(name, raw, base, ceiling.get(name), scaled))
     facts = sides.facts | {"real": real_view.facts, "prediction": pred_view.facts}
     if undefined := [m.name for m in metrics if m.baseline is not None and np.isnan(m.baseline)]:
-        note = f"no scaled score, as the baseline has no value: {', '.join(undefined)}"
-        console.say(note)
-        facts["notes"] = [*facts["notes"], note]
+        note(facts, f"no scaled score, as the baseline has no value: {', '.join(undefined)}")
     counted = [m.scaled for m in metrics if m.scaled is not None and m.name in vcc2025.SCORED]
     return Scored(
         context=pair.context,

@@ -20,7 +20,7 @@ from vcell.metrics import vcc2026
 from vcell.metrics.by_gene import ByGene, GeneMajor, ResampledCells, only
 from vcell.metrics.evaluation import cache
 from vcell.metrics.evaluation.pairs import CONTROL_GROUP, Pair, Side
-from vcell.metrics.evaluation.scores import Metric, Scored
+from vcell.metrics.evaluation.scores import Metric, Scored, note
 from vcell.metrics.evaluation.view import seen_blocks
 from vcell.metrics.measured import Grouping, at_once, measure
 from vcell.metrics.scaled import ValueSurvey, survey
@@ -156,9 +156,7 @@ def _scored(
     facts = _facts(context, real, pred, per_row)
     if undefined := [m.name for m in metrics if m.scaled is not None and np.isnan(m.scaled)]:
         scaled_values = []
-        note = f"no overall score, as a member has no value: {', '.join(undefined)}"
-        console.say(note)
-        facts["notes"] = [*facts["notes"], note]
+        note(facts, f"no overall score, as a member has no value: {', '.join(undefined)}")
     names = np.array(pair.perturbations)
     keep = np.ones(len(pair.genes), bool)
     keep[context.target[context.target >= 0]] = False

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell import console
+
 if TYPE_CHECKING:
     from vcell.metrics.significance import DeTable  # noqa: TC004 - a dataclass only names it
 
@@ -44,6 +46,12 @@ class Scored:
     effects: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None  # [P, G] real, predicted
     genes: NDArray[np.str_] | None = None  # [G], of the effects
     components: dict[str, NDArray[np.float64]] = field(default_factory=dict)  # [P] of pooled ratios
+
+
+def note(facts: dict[str, Any], text: str) -> None:
+    """Say something about the scores, and list it with the notes of their facts."""
+    console.say(text)
+    facts["notes"] = [*facts["notes"], text]
 
 
 def average(found: list[Scored]) -> tuple[tuple[Metric, ...], float | None]:

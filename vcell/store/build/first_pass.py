@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell import console
+from vcell.data.block import sparse_dtype
 from vcell.data.buffers import Buffers
 from vcell.errors import UserError
 from vcell.kernels import scatter
@@ -134,8 +135,7 @@ class Spill:
             with console.progress("reading", source.n_cells) as bar:
                 bar.advance(self.next_cell)
                 rest = slice(self.next_cell, source.n_cells)
-                half = source.dtype == np.float16  # which numba does not know
-                for block in source.chunks(rows=rest, dtype=np.float32 if half else "stored"):
+                for block in source.chunks(rows=rest, dtype=sparse_dtype(source.dtype)):
                     self._block(block, files)
                     self.step(journal)
                     bar.advance(len(block), read=source.bytes_of(len(block), len(block.data)))
