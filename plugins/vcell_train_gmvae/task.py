@@ -104,6 +104,8 @@ class GmvaeTask:
         inputs = {"batch": torch.from_numpy(self.study.batch[rows])}
         if self.study.shape.labelled:
             inputs["label"] = torch.from_numpy(self.told[rows])
+        elif (self.study.begin[rows] >= 0).any():
+            inputs["begin"] = torch.from_numpy(self.study.begin[rows])
         return inputs
 
     def batches(self, place: Place) -> Batches:
