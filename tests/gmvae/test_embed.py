@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.gmvae.conftest import planted
@@ -79,6 +80,15 @@ def test_bad_input_is_reported_in_one_sentence(vcell, home, trained):
     assert there.returncode == 2
     assert "is an input" in there.stderr
     assert vcell("embed", "no-such-run", "strange.h5ad", "-o", "x.h5ad").returncode == 2
+
+
+def test_a_column_of_batches_without_values_is_refused(vcell, home, trained):
+    data = planted(50, 17)
+    data.obs["batch"] = pd.Categorical([None] * 50, categories=["b0"])
+    data.write_h5ad(home / "none.h5ad")
+    done = vcell("embed", trained["run"], "none.h5ad", "-o", "none-out.h5ad", "--adapt-by", "batch")
+    assert done.returncode == 2
+    assert "column 'batch' has no values" in done.stderr
 
 
 @pytest.mark.slow
