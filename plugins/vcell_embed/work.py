@@ -93,7 +93,7 @@ def _written(
     assert trained.outliers is not None
     threshold = trained.outliers.threshold(config.unknown)
     columns = {name: source.obs(name) for name in source.obs_columns if name not in _ADDED}
-    names = [*trained.labels, UNKNOWN]
+    names = list(dict.fromkeys([*trained.labels, UNKNOWN]))  # a label may have that name
     kinds: dict[str, Any] = {
         name: list(column.categories) if column.values.dtype.kind in "OUST" else None
         for name, column in columns.items()
@@ -119,7 +119,7 @@ def _written(
             if by is not None and shifts is not None:
                 mean = (mean - shifts[by[block.rows]]).astype(np.float32)
             labels = trained.predict(mean, joint, parts)
-            codes, unknown = _named(labels, threshold, len(trained.labels))
+            codes, unknown = _named(labels, threshold, names.index(UNKNOWN))
             given += np.bincount(codes, minlength=len(names))
             obs = {n: _some(columns[n], kinds[n], block.rows) for n in columns}
             obs |= {

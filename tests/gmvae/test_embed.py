@@ -91,6 +91,19 @@ def test_a_column_of_batches_without_values_is_refused(vcell, home, trained):
     assert "column 'batch' has no values" in done.stderr
 
 
+def test_a_label_may_be_called_unknown(vcell, home):
+    data = planted(200, 18)
+    data.obs["kind"] = data.obs["kind"].str.replace("type-0", "unknown")
+    data.write_h5ad(home / "named.h5ad")
+    done = vcell("train-gmvae", "named.h5ad", "--labels", "kind", "--unlabelled", "none",
+                 "--max-steps", 30, "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found, told, _ = _embed(vcell, home, json.loads(done.stdout), data, "called", "--unknown", 0.2)
+    assert found.obs["gmvae_label"].cat.categories.is_unique
+    named = (found.obs["gmvae_label"] == "unknown").sum()
+    assert told["labels"]["unknown"] == named > found.obs["gmvae_unknown"].sum() > 0
+
+
 @pytest.mark.slow
 def test_embedding_again_replaces_its_own_columns(vcell, home, trained):
     data = planted(60, 16)
