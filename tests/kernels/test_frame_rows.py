@@ -55,7 +55,7 @@ def test_rows_are_those_of_the_plain_arrays(kind, value, targets):
         one = slice(i, i + 1)
         done = frame_rows.rows_from_frames(
             idx_coded, val_coded, idx_at[chunk : chunk + 2], val_at[chunk : chunk + 2],
-            (2, val.itemsize), work, chunks[one], CHUNK, start, size, dst, order, first[one],
+            2, val.itemsize, work, chunks[one], CHUNK, start, size, dst, order, first[one],
             last[one], idx_out, val_out,
         )  # fmt: skip
         assert done == 1
@@ -75,6 +75,6 @@ def test_a_damaged_frame_ends_it():
     rows = (np.array([k]) for k in (0, 2 * CHUNK, 0, 0))
     out = np.zeros(2 * CHUNK, np.int32), np.zeros(2 * CHUNK, np.float32)
     more = np.array([0, 1]), CHUNK, *rows, np.zeros(2, np.int64), np.ones(2, np.int64), *out
-    assert frame_rows.rows_from_frames(whole, coded, at, at, (2, 2), work, *more) == 1
+    assert frame_rows.rows_from_frames(whole, coded, at, at, 2, 2, work, *more) == 1
     assert (out[1][:CHUNK] == values[:CHUNK]).all()
     assert not out[1][CHUNK:].any()

@@ -1,8 +1,9 @@
 """Rows of sparse matrices, out of encoded chunks and straight into the memory of batches.
 
-Of a frame (`vcell.kernels.frames`) only blocks with wanted rows are decoded, each to bytes in the L1
-cache, and these are written past the cache in the batch's types. Loops use addresses: numba counts
-the references to slices, and an atomic count waits until all that was streamed is in memory.
+Of a frame (`vcell.kernels.frames`) only blocks with wanted rows are decoded, each to bytes in the
+nearest cache, and these are written past the cache in the batch's types. Loops use addresses:
+numba counts the references to slices, and an atomic count waits until all that was streamed is in
+memory.
 
 Serial, without the GIL. The legend is that of `vcell.kernels.gather`.
 """
@@ -15,7 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vcell.kernels.addresses import LINE, bytes_of, fence, fetch_line, load8, store_as, stream_bytes, stream_words
+from vcell.kernels.addresses import (
+    LINE,
+    bytes_of,
+    fence,
+    fetch_line,
+    load8,
+    store_as,
+    stream_bytes,
+    stream_words,
+)
 from vcell.kernels.frames import BLOCK, WORK, flags_of, halves
 from vcell.kernels.kernel import njit
 
@@ -110,7 +120,8 @@ def rows_from_frames(
     val_frames: Array,
     idx_at: Array,
     val_at: Array,
-    sizes: tuple[int, int],
+    idx_size: int,
+    val_size: int,
     work: Array,
     chunks: Array,
     count: int,
@@ -126,8 +137,8 @@ def rows_from_frames(
     """Write rows of encoded chunks; return how many chunks were decoded.
 
     Chunk i, of `count` elements, is the bytes ``idx_at[i] : idx_at[i + 1]`` of `idx_frames`,
-    likewise of `val_frames`. Rows ``order[first[i] : last[i]]`` have elements in it. `sizes` are
-    the bytes of an id and of a value.
+    likewise of `val_frames`. Rows ``order[first[i] : last[i]]`` have elements in it. An id has
+    `idx_size` bytes, a value `val_size`.
     """
     idx_base, val_base = np.int64(idx_frames.ctypes.data), np.int64(val_frames.ctypes.data)
     idx_to, val_to = np.int64(idx_out.ctypes.data), np.int64(val_out.ctypes.data)
@@ -138,11 +149,11 @@ def rows_from_frames(
         i, begin = done, chunks[done] * count
         if not (
             _rows_of_frame(
-                idx_base + idx_at[i], idx_base + idx_at[i + 1], sizes[0], begin, count,
+                idx_base + idx_at[i], idx_base + idx_at[i + 1], idx_size, begin, count,
                 src, length, dst, order, first[i], last[i], room, idx_to, like[0][0],
             )
             and _rows_of_frame(
-                val_base + val_at[i], val_base + val_at[i + 1], sizes[1], begin, count,
+                val_base + val_at[i], val_base + val_at[i + 1], val_size, begin, count,
                 src, length, dst, order, first[i], last[i], room, val_to, like[1][0],
             )
         ):  # fmt: skip

@@ -304,9 +304,9 @@ class Store:
                     array.read_frames(numbers, coded)
                     for array, coded in ((self._idx, own.coded_idx), (self._val, own.coded_val))
                 ]
-                sizes = own.idx.itemsize, own.val.itemsize
+                sizes = self.idx_dtype.itemsize, self.val_dtype.itemsize
                 done += frame_rows.rows_from_frames(
-                    own.coded_idx, own.coded_val, *at, sizes, own.work, chunks[part], self.chunk,
+                    own.coded_idx, own.coded_val, *at, *sizes, own.work, chunks[part], self.chunk,
                     *rows, first[part], last[part], *out,
                 )  # fmt: skip
                 if done == min(part.stop, len(chunks)):
