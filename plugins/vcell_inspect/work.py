@@ -10,7 +10,6 @@ import numpy as np
 from vcell import console, outputs
 from vcell.data import detect, labels, open_cells
 from vcell.errors import UserError
-from vcell_inspect import embeddings
 from vcell_inspect.problems import of_labels, of_names, of_raw, of_survey
 from vcell_inspect.survey import Survey, survey
 from vcell_inspect.text import as_text
@@ -39,7 +38,10 @@ def run(files: tuple[Path, ...], config: Inspect) -> None:
         )
     with open_cells(chosen, config.layer, join=config.join) as source:
         report, seen = inspect(source, config)
-        drawn = embeddings.read(source, report) if config.html is not None else []
+        if config.html is not None:
+            from vcell_inspect import embeddings
+
+            drawn = embeddings.read(source, report)
     text = as_text(report)
     if config.html is not None:
         from vcell_inspect.page import page

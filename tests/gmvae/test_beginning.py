@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from vcell.gmvae.cells import compressed
 from vcell.gmvae.mixture import Mixture
 from vcell.gmvae.network import Gmvae, GmvaeShape, Weights
 from vcell.gmvae.scores import adjusted_rand
+from vcell.runs import Run
 
 
 def large_and_small() -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +64,9 @@ def test_training_cells_begin_in_a_component_where_no_label_is_shown(vcell, cell
         done = vcell("train-gmvae", cells, "--labels", "kind", "--label-fraction", share,
                      "--max-steps", 5, "--json")  # fmt: skip
         assert done.returncode == 0, done.stderr
-        run = Path(json.loads(done.stdout)["run"])
-        with np.load((cells.parent / run) / "cells.npz") as file:
+        run = Run.open(cells.parent / json.loads(done.stdout)["run"])
+        with np.load(run.path / "cells.npz") as file:
             assert (file["begin"][file["held_out"]] == -1).all()
             assert (file["begin"][~file["held_out"]] >= 0).all() == begun
+        # the cross entropy of the components that cells begin in, or of labels
+        assert min(run.history().series("labels").values) > 0
