@@ -81,7 +81,7 @@ def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
                 study, listed = without_wrong_labels(study, cells, components, config.seed)
                 files |= listed
         elif 1 < study.shape.components < len(train):
-            components = Components.learnt(cells, train, seed=config.seed)
+            components = Components.learnt(cells, train, seed=config.seed, scaled=True)
             begin = np.full(len(study.begin), -1, np.int64)
             begin[train] = groups(components.of(cells, train), study.shape.components, config.seed)
             study = dataclasses.replace(study, begin=begin)

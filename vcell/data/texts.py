@@ -174,12 +174,17 @@ def join(parts: Iterable[Texts]) -> Texts:
     return Texts(piece for part in parts for piece in part.pieces())
 
 
-def _utf8(values: list[Any]) -> tuple[list[bytes], bytes]:
-    """Return the strings as UTF-8, one by one and joined."""
-    if set(map(type, values)) <= {bytes}:  # numpy's strings are buffers too, but not of UTF-8
+def _utf8(values: list[Any]) -> tuple[list[bytes] | list[str], bytes]:
+    """Return the strings as UTF-8, one by one (str if as long as that) and joined."""
+    kinds = set(map(type, values))
+    if kinds <= {bytes}:  # numpy's strings are buffers too, but not of UTF-8
         joined = b"".join(values)
         if joined.isascii():
             return values, joined
+    elif kinds == {str}:
+        text = "".join(values)
+        if text.isascii():
+            return values, text.encode()
     coded = [
         str(value, "utf-8", "replace").encode()
         if isinstance(value, bytes)
