@@ -1,6 +1,6 @@
 """Every table of docs/benchmarks.md that is judged, and the exit code 1 if one does not hold.
 
-    make bench                                       # about an hour and a half, quiet
+    make bench                                       # about two hours, quiet
     python benchmarks/bench.py --install             # the peers' environments, once
     python benchmarks/bench.py --only startup,loader
 

@@ -333,7 +333,7 @@ def simulated(path: Path) -> Path:
 def prepare_stores(args: argparse.Namespace, tables: list[str]) -> None:
     """Build the loaders' stores, once."""
     for who in ("vcell", "annbatch"):
-        if "convert" not in tables and not (args.stores / f"{who}.zarr").exists():
+        if tables != ["convert"] and not (args.stores / f"{who}.zarr").exists():
             measure(f"convert:{who}", args)
     if "pairs-256" in tables and not (args.stores / "pairs").exists():
         prepare_pairs(args.cells, args.stores)
