@@ -22,7 +22,7 @@ class Peer:
 
     packages: tuple[str, ...]
     tables: str
-    python: tuple[int, int] | None = None  # None: that of vcell
+    python: str | None = None  # None: that of vcell
 
 
 PEERS = {
@@ -30,7 +30,7 @@ PEERS = {
     # statsmodels and pyarrow are not among its dependencies
     "illico": Peer(("illico==0.6.0", "statsmodels", "pyarrow"), "de"),
     "scanpy": Peer(("scanpy==1.11.5", "scikit-misc"), "select-genes, inspect, prepare"),
-    "annbatch": Peer(("annbatch[zarrs]==0.3.1", "zarrs==0.2.3"), "batches, convert", (3, 12)),
+    "annbatch": Peer(("annbatch[zarrs]==0.3.1", "zarrs==0.2.3"), "batches, convert", "3.12"),
     "scdataset": Peer(("scdataset==0.3.0",), "loader.py's table of plain h5ad files"),
     "cell-load": Peer(("cell-load==0.10.4",), "loader.py's table of pairs"),
     "tape": Peer(("scTAPE==1.1.2",), "pseudobulk"),
@@ -138,18 +138,30 @@ def missing() -> list[str]:
 
 
 def install() -> None:
-    """Create the peers' environments."""
+    """Create the peers' environments; the exit code is 1 if a Python is absent."""
+    absent = []
     for name, peer in PEERS.items():
         python = ENVS / name / "bin/python"
         if not python.exists():
-            base = sys.executable
-            if peer.python is not None and sys.version_info < peer.python:
-                base = shutil.which(".".join(map(str, ("python3", peer.python[1])))) or ""
-                if not base:
-                    print(f"{name} needs Python {peer.python[0]}.{peer.python[1]}, which is absent")
-                    continue
+            base = base_python(peer.python)
+            if base is None:
+                absent.append(f"{name} needs Python {peer.python}: put python{peer.python} on PATH")
+                continue
             subprocess.run([base, "-m", "venv", str(ENVS / name)], check=True)
         subprocess.run([str(python), "-m", "pip", "install", "-q", *peer.packages], check=True)
+    if absent:
+        sys.exit("\n".join(absent))
+
+
+def base_python(version: str | None) -> str | None:
+    """Return a Python of a version (None: this one), which must start: a shim may lead nowhere."""
+    if version in (None, f"3.{sys.version_info.minor}"):
+        return sys.executable
+    found = shutil.which(f"python{version}")
+    works = (
+        found and not subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode
+    )
+    return found if works else None
 
 
 def misses(found: Mapping[str, Mapping[str, float]]) -> tuple[int, list[str]]:

@@ -62,6 +62,18 @@ def test_absent_peers_are_named_with_what_installs_them(peers, tmp_path, monkeyp
     assert len(peers.missing()) == len(peers.PEERS) - 1
 
 
+def test_a_python_that_does_not_start_is_absent(peers, tmp_path, monkeypatch):
+    assert peers.base_python(None) == sys.executable
+    assert peers.base_python(f"3.{sys.version_info.minor}") == sys.executable
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert peers.base_python("3.99") is None
+    shim = tmp_path / "python3.99"
+    for code, expected in ((127, None), (0, str(shim))):
+        shim.write_text(f"#!/bin/sh\nexit {code}\n")
+        shim.chmod(0o755)
+        assert peers.base_python("3.99") == expected
+
+
 def test_every_row_that_is_wanted_is_one_that_the_scripts_write(peers, monkeypatch):
     import loader
     import whole
