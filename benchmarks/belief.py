@@ -5,10 +5,9 @@
     python benchmarks/belief.py --seeds 2 --data ../shared/data --cases norman h1 gbm
 
 Effects are the sum of one that all perturbations share, one that the features tell and one of its
-own, of an energy in units of the noise of a measured effect; controls are halves; how cells vary is
-known. `sets`: 18 single targets and 15 pairs, effects of very different strengths that partly
-follow GO and Reactome; in half of the screens pairs have less than the sum of two effects, and
-interactions. For each margin
+own, of an energy in units of the noise of a measured effect; controls are halves. `sets`: 18 single
+targets and 15 pairs, effects of very different strengths that partly follow GO and Reactome; in
+half of the screens pairs have less than the sum of two effects, and interactions. For each margin
 (standard errors that a gain on left-out folds must exceed; `all`: gp is always believed) it prints
 gp's gain over perturbed-mean-own and no-change, its mean and standard error over screens, the
 number of screens in which it is below 0 by more than a standard error, and those in which the
@@ -60,7 +59,6 @@ def screens(case: str, n: int, seed: int) -> Iterator[Screen]:
     rng = np.random.default_rng([seed, n, 77])
     sd = np.exp(0.6 * rng.normal(size=N)) * 0.4  # of cells
     load = rng.normal(size=(HIDDEN, N)) * np.sqrt(0.4 / HIDDEN)
-    spread = np.sqrt(np.square(load).sum(axis=0) + 0.6)  # of a cell, in units of sd
 
     def noise(rows: int, cells: int) -> np.ndarray:
         alike = rng.normal(size=(rows, HIDDEN)) @ load
@@ -99,9 +97,6 @@ def screens(case: str, n: int, seed: int) -> Iterator[Screen]:
             blocks=np.array(["one", "two"]),
             widths=np.array([6, 16]),
             control_noise=np.full(contexts, np.square(sd).mean() * 2 / CONTROLS, np.float32),
-            row_noise=np.full(len(effect), np.square(sd).mean() / CELLS, np.float32),
-            cell_variance=np.square(sd * spread).astype(np.float32),
-            cell_loadings=(load / spread).T.astype(np.float32),
         )
 
 
@@ -151,9 +146,6 @@ def sets(seed: int) -> Iterator[Screen]:
             blocks=np.array(["GO", "Reactome"]),
             widths=np.array([x.shape[1] for x in blocks]),
             control_noise=np.array([2 * level / CELLS], np.float32),
-            row_noise=np.full(len(targets), level / CELLS, np.float32),
-            cell_variance=np.square(sd).astype(np.float32),
-            cell_loadings=np.zeros((N, 0), np.float32),
         )
 
 

@@ -44,9 +44,6 @@ def screen(n: int, genes: int) -> Screen:
         target_sum=1e4,
         blocks=np.array(["telling", "random", "random too"]),
         widths=np.array([20, 64, 60]),
-        row_noise=np.full(n, 0.04, np.float32),
-        cell_variance=np.full(genes, 2.0, np.float32),
-        cell_loadings=np.zeros((genes, 16), np.float32),
     )
 
 

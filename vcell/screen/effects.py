@@ -40,8 +40,6 @@ class Effects:
     control_noise
         (C,) sampling variance, averaged over genes, of the mean of the controls that the learnt
         effects of a context were compared with; 0 where scored effects have the same noise.
-    row_noise
-        (P,) `noise` without what all rows of a context share.
     halves
         (2, T, N) effects of two halves of each held-out perturbation's cells, in the order of the
         rows, each against its own half of the controls.
@@ -52,7 +50,6 @@ class Effects:
     cells: Codes
     control: Array
     control_noise: Array
-    row_noise: Array
     halves: NDArray[np.float32]
 
 
@@ -98,20 +95,17 @@ def measure(
     share = _normal(share[:n])
     delta, noise, size = _joined(mean, variance, count, tested, n)
     noise /= np.maximum(size, 1)
-    apart = noise.copy()
     common = np.zeros(len(per_context))
     for half, own in enumerate((held_out, ~held_out)):
         delta[own] -= share[own] @ controls[half]
         reached = _reached(share[own], sizes[half], design)
         each = spread / np.maximum(sizes[half], 1)
         noise[own] += np.square(reached) @ each
-        for context in np.unique(rows.context[own]):
-            at = rows.context[own] == context
-            usual = reached[at].mean(axis=0)
-            apart[np.flatnonzero(own)[at]] += np.square(reached[at] - usual) @ each
-            if half and (split or not len(tested)):
-                common[context] = np.square(usual) @ each
-    return Effects(delta, noise, size, per_context, common, apart, halves)
+        if half and (split or not len(tested)):
+            for context in np.unique(rows.context[own]):
+                its = reached[rows.context[own] == context]
+                common[context] = np.square(its.mean(axis=0)) @ each
+    return Effects(delta, noise, size, per_context, common, halves)
 
 
 def _second_half(group: Codes, seed: int) -> NDArray[np.bool_]:

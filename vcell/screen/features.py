@@ -35,20 +35,7 @@ def covariance_loadings(
     rank: int,
     seed: int,
 ) -> NDArray[np.float64]:
-    """Return (N, R): each gene's correlation with the leading components of the cells `rows`."""
-    return variation(cells, rows, batch, seen, rank=rank, seed=seed)[1]
-
-
-def variation(
-    cells: LogCells,
-    rows: NDArray[np.int64],
-    batch: NDArray[np.int64],
-    seen: NDArray[np.bool_],
-    *,
-    rank: int,
-    seed: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the standard deviation of each gene (N,), and the loadings of `covariance_loadings`.
+    """Return (N, R): each gene's correlation with the leading components of the cells `rows`.
 
     Cells are centred on the mean of their batch and genes scaled to unit variance, so that the
     components reflect neither batches nor highly expressed genes. Only the genes `seen` form them.
@@ -66,7 +53,7 @@ def variation(
     image = _gram(cells, rows, batch, mean, scale, basis)  # Z'Z basis, of all genes
     values, vectors = np.linalg.eigh(basis.T @ image)
     values, vectors = np.maximum(values[::-1][:rank], 1e-12), vectors[:, ::-1][:, :rank]
-    return sd, np.asarray(image @ vectors / np.sqrt(values * len(rows)))
+    return np.asarray(image @ vectors / np.sqrt(values * len(rows)))
 
 
 def _gram(

@@ -20,7 +20,6 @@ from vcell.as_json import plain
 from vcell.config.screen import parse_fold
 from vcell.errors import UserError
 from vcell.screen import effects, features, graphs
-from vcell.screen.cell_noise import cell_noise
 from vcell.screen.design import Design, ScreenRows
 from vcell.screen.known import Known
 from vcell.screen.names import read_genes, read_perturbations
@@ -65,7 +64,6 @@ def screen_of(cells: LogCells, design: Design, config: ScreenOptions) -> Screen:
         blocks.insert(0, _expression(cells, design, rows, part, found.delta, known, config))
     targets = list(dict.fromkeys(gene for name in rows.names for gene in members(name)))
     joined = features.combine(blocks, targets)
-    variance, loadings = cell_noise(cells, _learnt(design, rows, part), config.seed)
     return Screen(
         genes=np.asarray(genes, dtype=np.str_),
         contexts=np.array(design.contexts, np.str_),
@@ -83,9 +81,6 @@ def screen_of(cells: LogCells, design: Design, config: ScreenOptions) -> Screen:
         widths=joined.widths,
         halves=found.halves,
         control_noise=found.control_noise.astype(np.float32),
-        row_noise=found.row_noise.astype(np.float32),
-        cell_variance=variance.astype(np.float32),
-        cell_loadings=loadings.astype(np.float32),
         **_prior(config.prior_effects, genes, rows.names),
         **graphs.stored_fields(read, genes),
     )
@@ -236,12 +231,6 @@ def _expression(
     return features.FeatureBlock(
         "expression", [*(str(gene) for gene in genes[usable]), *also], values[rows_]
     )
-
-
-def _learnt(design: Design, rows: ScreenRows, part: NDArray[np.int8]) -> NDArray[np.int64]:
-    """Return the group of each cell to learn from: its row, or the controls it belongs to."""
-    of_row = np.where(np.append(part == TRAIN, [False])[rows.of_cell], rows.of_cell, -1)
-    return np.where(design.control, len(rows) + design.matched, of_row)
 
 
 def _seen(path: Path | None, genes: NDArray[np.str_]) -> NDArray[np.bool_]:

@@ -24,7 +24,6 @@ from vcell.screen.targets import members
 SCREEN = "screen.npz"  # in the run directory
 _LATER = (  # fields that older runs do not have
     *("blocks", "widths", "halves", "control_noise"),
-    *("row_noise", "cell_variance", "cell_loadings"),
     *("prior_sources", "prior_source", "prior_names", "prior_effects"),
     *("graph_names", "graph_sizes", "graph_ends", "graph_weights"),
 )
@@ -64,12 +63,6 @@ class Screen:
     control_noise
         (C,) sampling variance, averaged over genes, of the mean of the controls that all learnt
         effects of a context were compared with; 0 where scored effects share these controls.
-    row_noise
-        (P,) sampling variance of a row, averaged over genes, without what it shares with all rows
-        of its context.
-    cell_variance, cell_loadings
-        (N,) and (N, R) how cells vary about the mean of their perturbation: the variance of each
-        gene, and loadings L, correlations being about L L'. From training cells.
     prior_sources, prior_source, prior_names, prior_effects
         (S,) other screens; (K,) the screen and the name of each of their perturbations; and (K, N)
         the effects there, on the genes of this screen.
@@ -94,9 +87,6 @@ class Screen:
     widths: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     halves: NDArray[np.float32] = field(default_factory=lambda: np.zeros((2, 0, 0), np.float32))
     control_noise: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
-    row_noise: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
-    cell_variance: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
-    cell_loadings: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     prior_sources: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
     prior_source: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     prior_names: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))

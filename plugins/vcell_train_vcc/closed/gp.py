@@ -10,9 +10,8 @@ genes are blocks too, used only if they improve these predictions.
 Special cases are the mean effect, ridge regression on the features, and the additive rule for
 pairs. Leave-one-out predictions are computed in closed form and rank the settings by error,
 correlation and discrimination together. The best settings are averaged, since the data seldom show
-which one is right. A perturbation is left out in all contexts at once. What is predicted beyond the
-mean effect counts more in directions that are surely not noise (`directions`). The mean effect, and
-the prediction beyond it, are shrunk by factors estimated from left-out effects, down to 0.
+which one is right. A perturbation is left out in all contexts at once. The mean effect, and the
+prediction beyond it, are shrunk by factors estimated from left-out effects, down to 0.
 A target among the measured genes changes as training targets did (`OwnChange`).
 A set of targets that were all measured alone is predicted from those (`interactions`).
 P perturbations, G target genes, N genes.
@@ -33,7 +32,6 @@ from vcell.models.scoring import Judge
 from vcell.models.transfer import Transfer
 from vcell.screen.split import TRAIN
 from vcell_train_vcc.closed.chosen import kept
-from vcell_train_vcc.closed.directions import Denoising
 from vcell_train_vcc.closed.interactions import Interactions
 from vcell_train_vcc.closed.kernel import WIDTHS, Kernel, KernelSettings, noisy_inverse
 
@@ -92,7 +90,6 @@ class GaussianProcess:
         self.common = self.mean + transferred.mean(axis=0)
         rows, fold = drawn(self.together)
         guess, left_out = self._solve((fold, rows), (self.together, None))
-        self._denoise(guess, left_out, fold, rows)
         self.beyond, self.belief = self._shrinkage(transferred, guess, rows, fold)
         del guess
         left_out += transferred
@@ -135,8 +132,7 @@ class GaussianProcess:
                     centres += 1 - own.sum(axis=1, keepdims=True)
             total = reach @ self.delta
             total += centres * self.mean
-            total = self.denoising.keep(total / len(self.fits) - self.mean)
-            total += self.mean + self.transfer.of(names)
+            total = total / len(self.fits) + self.transfer.of(names)
             effect[known] = self.own.put_in(self._shrunk(total, self.common), names)
         together = self.sets.covers(perturbations)
         effect[together] = self.sets.predict([*itertools.compress(perturbations, together)])
@@ -189,19 +185,6 @@ class GaussianProcess:
                 np.subtract(predicted, off, out=predicted)
             self.fits.append((setting, inverse))
         return found
-
-    def _denoise(self, guess: Array, left_out: Array, fold: Numbers, rows: Numbers) -> None:
-        """Filter predictions without each group, and those of `rows` without each fold."""
-        folds = np.full(len(self.delta), -1)
-        folds[rows] = fold
-        mean = mean_of_others(self.delta, self.together)
-        left_out -= mean
-        self.denoising = Denoising(self.targets, self.learned, self.delta, left_out, folds)
-        left_out += mean
-        mean = mean_of_others(self.delta, fold, rows)
-        guess -= mean
-        self.denoising.leave_out(guess, fold)
-        guess += mean
 
     def _shrunk(self, effect: Array, common: Array) -> Array:
         """Return effects (Q, N) shrunk to the common effect, and then to no change."""
