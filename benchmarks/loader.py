@@ -4,17 +4,17 @@
 
 `FILE.h5ad` needs counts and the obs columns `perturbation` and `batch`; without it, 40,000 cells of
 20,000 genes are simulated. The exit code is 1 if a ratio wanted in peers.py does not hold, by the
-clock. ``make bench`` runs the tables of annbatch. Each entry runs in a
-separate process, with the interpreter of `benchmarks/.envs/NAME` for a peer; a missing environment
-is reported and left out. Every process reads one epoch to warm up, in which it checks that each
-cell came once (number of cells, sum of all counts) and measures the entropy of the perturbation
-labels in a batch, and a second one, as the last buffer of an epoch is short and the next full one
-may take new memory. Then three epochs are timed. Medians are printed with the spread, and rates per
-CPU second, which other work on the machine disturbs less. Entries: `vcell` reuses the memory of
-released batches, which is the default. `vcell-fresh` copies as annbatch does: every batch has its
-own arrays. `vcell-memory` keeps the decoded store in memory, which is what a user gets if it fits.
-cell-load reads uncompressed rows of 2,000 genes (its best setting), at random, or in runs of one
-perturbation from a sorted file (`cell-load-sorted`).
+clock. Without ``--only``, as ``make bench`` runs it, tables without an installed peer are left out.
+Each entry runs in a separate process, with the interpreter of `benchmarks/.envs/NAME` for a peer; a
+missing environment is reported and left out. Every process reads one epoch to warm up, in which it
+checks that each cell came once (number of cells, sum of all counts) and measures the entropy of the
+perturbation labels in a batch, and a second one, as the last buffer of an epoch is short and the
+next full one may take new memory. Then three epochs are timed. Medians are printed with the spread,
+and rates per CPU second, which other work on the machine disturbs less. Entries: `vcell` reuses the
+memory of released batches, which is the default. `vcell-fresh` copies as annbatch does: every batch
+has its own arrays. `vcell-memory` keeps the decoded store in memory, which is what a user gets if
+it fits. cell-load reads uncompressed rows of 2,000 genes (its best setting), at random, or in runs
+of one perturbation from a sorted file (`cell-load-sorted`).
 """
 
 from __future__ import annotations
@@ -296,7 +296,7 @@ def main() -> None:
     if args.entry:
         print(json.dumps(run_entry(args.entry, args.cells, args.stores)))
         return
-    tables = args.only.split(",") if args.only else list(TABLES)
+    tables = args.only.split(",") if args.only else compared()
     prepare_stores(args, tables)
     results: dict[str, list[dict[str, Any]]] = {}
     for number in range(args.rounds):
@@ -310,6 +310,11 @@ def main() -> None:
     for table in tables:
         ratios |= report(table, results)
     peers.judge(ratios)
+
+
+def compared() -> list[str]:
+    """Return the tables with a peer that is installed; others are left out, loudly."""
+    return [name for name, (_, others) in TABLES.items() if any(map(interpreter, others))]
 
 
 def simulated(path: Path) -> Path:

@@ -89,6 +89,18 @@ def test_every_row_that_is_wanted_is_one_that_the_scripts_write(peers, monkeypat
     assert set(peers.WANTED) <= rows
 
 
+def test_tables_without_a_peer_are_left_out(peers, tmp_path, monkeypatch, capsys):
+    import loader
+
+    monkeypatch.setattr(peers, "ENVS", tmp_path)
+    assert not loader.compared()
+    assert "LEFT OUT: cell-load is not installed" in capsys.readouterr().out
+    for name in ("annbatch", "cell-load"):
+        (tmp_path / name / "bin").mkdir(parents=True)
+        (tmp_path / name / "bin/python").touch()
+    assert loader.compared() == [name for name in loader.TABLES if not name.startswith("plain")]
+
+
 def test_bench_fails_where_a_table_fails(tmp_path):
     """A copy of the runner, whose tables are two scripts: one holds, and one does not."""
     for name in ("bench.py", "peers.py"):
