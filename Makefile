@@ -44,9 +44,9 @@ docs: $(VENV)/tested
 	$(BIN)/python docs/make_api_reference.py
 
 # Whole processes beside their peers and the floor, on a quiet machine; fails where a ratio of
-# docs/benchmarks.md does not hold. The peers: $(BIN)/python benchmarks/whole.py --install
+# docs/benchmarks.md does not hold. The peers: $(BIN)/python benchmarks/bench.py --install
 bench: $(VENV)/tested
-	$(BIN)/python benchmarks/whole.py
+	$(BIN)/python benchmarks/bench.py
 
 # Pin the whole set anew from the ranges of pyproject.toml.
 lock: $(VENV)/tested

@@ -6,7 +6,8 @@ The minimum over repeats counts: on a shared machine everything above it is othe
 are installed: the built-in ones, and copies of the example.
 
 Then commands that do real work, on 300 cells of 400 genes, with kernels compiled: nearly all of it
-is imports and loading kernels. ``--work`` measures only these.
+is imports and loading kernels. ``--work`` measures only these. The exit code is 1 if something
+costs more than peers.py allows.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import peers
 
 PLUGIN = Path(__file__).parents[1] / "examples/plugin-hello/src/vcell_hello/__init__.py"
 PLUGINS = 10
@@ -57,8 +60,9 @@ def add_plugins(site: Path, count: int) -> None:
         (info / "entry_points.txt").write_text(f"[vcell.plugins]\nextra{i} = extra{i}:plugin\n")
 
 
-def at_work(folder: str, env: dict[str, str], repeats: int) -> None:
-    """Measure commands on a few cells; `prepare` builds its store anew each time."""
+def at_work(folder: str, env: dict[str, str], repeats: int) -> dict[str, float]:
+    """Return the seconds of commands on a few cells; `prepare` builds its store anew each time."""
+    found = {}
     made = WORK[0].replace("again", "cells").format(folder).split()
     env = env | {"VCELL_CACHE": f"{folder}/cache"}
     cpu_ms(["-m", "vcell", *made, "--quiet"], env, 1)
@@ -71,6 +75,8 @@ def at_work(folder: str, env: dict[str, str], repeats: int) -> None:
             best = min(best, cpu_ms(["-m", "vcell", *words], env, 1))
         name = "vcell " + line.split(" {", 1)[0] + (" --groups none" if "none" in line else "")
         print(f"{name:<36}{best:7.0f} ms", flush=True)
+        found[name] = best / 1000
+    return found
 
 
 def main() -> None:
@@ -86,19 +92,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         add_plugins(Path(folder), max(0, PLUGINS - built_in))
         env = os.environ | {"PYTHONPATH": folder}
-        env.pop("PYTHONDONTWRITEBYTECODE", None)  # with it, vcell is compiled from source each time
-        bare = cpu_ms(["-c", "pass"], env, repeats)
-        click = cpu_ms(["-c", "import click, importlib.metadata"], env, repeats)
-        if options.work:
-            at_work(folder, env, repeats)
-            return
         print(f"{max(PLUGINS, built_in)} plugins, least CPU of {repeats} runs")
-        print(f"{'python -c pass':<28}{bare:7.0f} ms")
-        print(f"{'import click, metadata':<28}{click:7.0f} ms")
-        for words in COMMANDS:
-            spent = cpu_ms(["-m", "vcell", *words], env, repeats)
-            print(f"{'vcell ' + ' '.join(words):<28}{spent:7.0f} ms   {spent / click:.2f} x click")
-        at_work(folder, env, repeats)
+        env.pop("PYTHONDONTWRITEBYTECODE", None)  # with it, vcell is compiled from source each time
+        helps = {} if options.work else start(env, repeats)
+        commands = at_work(folder, env, repeats)
+    peers.tell(*peers.excesses({"help": helps, "command": commands}))
+
+
+def start(env: dict[str, str], repeats: int) -> dict[str, float]:
+    """Print what starting costs; return it for help, in times the CPU of importing click."""
+    bare = cpu_ms(["-c", "pass"], env, repeats)
+    click = cpu_ms(["-c", "import click, importlib.metadata"], env, repeats)
+    print(f"{'python -c pass':<28}{bare:7.0f} ms")
+    print(f"{'import click, metadata':<28}{click:7.0f} ms")
+    found = {}
+    for words in COMMANDS:
+        name = f"vcell {' '.join(words)}"
+        spent = cpu_ms(["-m", "vcell", *words], env, repeats)
+        print(f"{name:<28}{spent:7.0f} ms   {spent / click:.2f} x click")
+        if words[-1] == "--help":
+            found[name] = spent / click
+    return found
 
 
 if __name__ == "__main__":

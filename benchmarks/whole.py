@@ -1,12 +1,11 @@
-"""The cost of commands as users run them, against their peers and a lower bound: ``make bench``.
+"""The cost of commands as users run them, against their peers and a lower bound.
 
     python benchmarks/whole.py                       # everything, about 40 quiet minutes
     python benchmarks/whole.py --only evaluate --cells 20000
-    python benchmarks/whole.py --install             # the peers' environments, once
 
 Whole processes with their defaults (baseline, tables and pages included). vcell runs with a cold
 and with a warm cache of kernels, alternating with the peers, which have their own environments
-(``benchmarks/.envs``, or ``--envs``). Cells are simulated: 18,080 genes, 5,000 non-zeros a cell, 50
+(``benchmarks/.envs``). Cells are simulated: 18,080 genes, 5,000 non-zeros a cell, 50
 perturbations; gzip and not. CPU is user and system time of a process and its children, memory the
 largest resident set of one process.
 
@@ -14,7 +13,7 @@ The floor is what this machine needs for the same bytes and numbers, measured in
 reading every byte of the file once and decompressing it, and for rankings sorting every non-zero
 once as 32 bits. It is CPU time of one thread.
 
-The exit code is 1 if a ratio of `WANTED` does not hold; each is a line of docs/benchmarks.md.
+The exit code is 1 if a ratio wanted in peers.py does not hold. ``make bench`` runs this too.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ import os
 import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,59 +31,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import peers
+
 HERE = Path(__file__).resolve().parent
 VCELL = [sys.executable, "-m", "vcell"]
 GENES, PERTURBATIONS, UMIS = 18_080, 50, 25_000
-PEERS = {
-    "cell-eval-0.8.2": ("cell-eval==0.8.2",),
-    "illico": ("illico==0.6.0", "statsmodels", "pyarrow"),  # not among its dependencies
-    "scanpy": ("scanpy==1.11.5", "scikit-misc"),
-}
-#: Job, number of cells, measure: the least ratio.
-WANTED = {
-    ("evaluate", 20_000, "CPU, warm"): 40.0,
-    ("evaluate", 20_000, "CPU, cold"): 30.0,
-    ("evaluate", 20_000, "memory"): 5.0,
-    ("de", 20_000, "CPU, warm"): 6.0,
-    ("select-genes", 20_000, "clock, warm"): 10.0,
-    ("select-genes", 60_000, "clock, warm"): 20.0,
-}
 LARGEST_FOR_PEERS = {"evaluate": 20_000, "de": 20_000}  # larger files take hours, or do not fit
-# Counts are scaled to the median total and logged first, as in `vcell de`.
-ILLICO = """
-import anndata as ad, numpy as np, sys
-from illico import asymptotic_wilcoxon
-a = ad.read_h5ad(sys.argv[1])
-a.X.indptr = a.X.indptr.astype(a.X.indices.dtype)  # it takes no mixture of widths
-totals = np.asarray(a.X.sum(axis=1), np.float32).ravel()
-divisor = totals / np.median(totals)
-a.X.data = np.log1p(a.X.data.astype(np.float32) / np.repeat(divisor, np.diff(a.X.indptr)))
-a.obs["target_gene"] = a.obs["target_gene"].astype(str)
-found = asymptotic_wilcoxon(a, is_log1p=True, group_keys="target_gene",
-                            reference="non-targeting", n_threads=int(sys.argv[2]))
-found.to_parquet(sys.argv[3])
-"""
-SCANPY = """
-import sys, scanpy as sc
-a = sc.read_h5ad(sys.argv[1])
-a.X.indptr = a.X.indptr.astype(a.X.indices.dtype)  # it takes no mixture of widths
-a.var["mt"] = a.var_names.str.startswith("MT-")
-sc.pp.calculate_qc_metrics(a, qc_vars=["mt"], inplace=True)
-sc.pp.filter_cells(a, min_genes=1)
-sc.pp.filter_genes(a, min_cells=1)
-sc.pp.normalize_total(a)
-sc.pp.log1p(a)
-sc.pp.highly_variable_genes(a, flavor="seurat", n_top_genes=2000)
-a.var.to_csv(sys.argv[2])
-"""
-QC = """
-import sys, scanpy as sc
-a = sc.read_h5ad(sys.argv[1])
-a.X.indptr = a.X.indptr.astype(a.X.indices.dtype)  # it takes no mixture of widths
-a.var["mt"] = a.var_names.str.startswith("MT-")
-sc.pp.calculate_qc_metrics(a, qc_vars=["mt"], inplace=True)
-a.obs.to_csv(sys.argv[2])
-"""
 
 
 @dataclass(frozen=True)
@@ -105,7 +56,7 @@ class Job:
 
     name: str
     ours: list[str]
-    peer: str | None  # its environment
+    peer: str  # its environment
     theirs: list[str]
     files: tuple[Path, ...]
     sorts: bool = False
@@ -132,29 +83,28 @@ def middle(costs: list[Cost]) -> Cost:
     return Cost(*(statistics.median(getattr(c, n) for c in costs) for n in ("cpu", "wall", "peak")))
 
 
-def simulate(cells: int, data: Path, *, packed: bool) -> tuple[Path, Path]:
-    """Make real and predicted cells with the same true effects, and keep them."""
+def simulate(cells: int, data: Path, *, packed: bool, draw: int = 0) -> Path:
+    """Make real (draw 0) or predicted cells (1) with the same true effects, and keep them."""
     data.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for draw, name in enumerate(("real", "pred")):
-        path = data / f"{name}-{cells}{'-gzip' if packed else ''}.h5ad"
-        if not path.exists():
-            words = [
-                *VCELL, "simulate", str(path), "--n-cells", str(cells), "--genes", str(GENES),
-                "--perturbations", str(PERTURBATIONS), "--umis", str(UMIS), "--control-fraction",
-                "0.25", "--draw", str(draw), "--quiet", *(["--compress"] if packed else []),
-            ]  # fmt: skip
-            measure(words, data / "simulate.log", {})
-        paths.append(path)
-    return paths[0], paths[1]
+    path = data / f"{('real', 'pred')[draw]}-{cells}{'-gzip' if packed else ''}.h5ad"
+    if not path.exists():
+        words = [
+            *VCELL, "simulate", str(path), "--n-cells", str(cells), "--genes", str(GENES),
+            "--perturbations", str(PERTURBATIONS), "--umis", str(UMIS), "--control-fraction",
+            "0.25", "--draw", str(draw), "--quiet", *(["--compress"] if packed else []),
+        ]  # fmt: skip
+        measure(words, data / "simulate.log", {})
+    return path
 
 
 def floor(files: tuple[Path, ...], *, sorts: bool) -> float:
     """Return the CPU seconds to read, decompress and, if requested, sort the files' contents."""
     import h5py
     import numpy as np
-    from isal import isal_zlib
 
+    from vcell.data import decode
+
+    inflate = decode.inflater(decode.inflater_name())  # the fastest that is installed
     spent = time.process_time()
     buffer = bytearray(8 << 20)
     for path in files:
@@ -174,11 +124,11 @@ def floor(files: tuple[Path, ...], *, sorts: bool) -> float:
                     part.id.read_direct_chunk((start // part.chunks[0] * part.chunks[0],))[1]
                     for start in some
                 ]
+                inflated = np.empty(part.chunks[0] * part.dtype.itemsize, np.uint8)
                 began = time.process_time()
                 for chunk in chunks:
-                    isal_zlib.decompress(chunk)
-                inflated = (time.process_time() - began) / len(chunks)
-                spent += inflated * -(-n // part.chunks[0])
+                    inflate(chunk, inflated)
+                spent += (time.process_time() - began) / len(chunks) * -(-n // part.chunks[0])
         if sorts:
             cells = max(int(n / GENES), 1)  # entries of a gene
             keys = np.random.default_rng(0).integers(0, 1 << 31, (256, cells)).astype(np.uint32)
@@ -188,25 +138,34 @@ def floor(files: tuple[Path, ...], *, sorts: bool) -> float:
     return spent
 
 
-def tasks(cells: int, packed: bool, data: Path, threads: str) -> list[Job]:
+def row(task: Job, cells: int, *, packed: bool) -> str:
+    """Name a row as peers.py does."""
+    return f"{task.name}, {cells:,} cells{', gzip' if packed else ''}"
+
+
+def tasks(cells: int, data: Path, threads: str, *, packed: bool) -> list[Job]:
     """Return the comparisons for one shape of data."""
-    real, pred = simulate(cells, data, packed=packed)
+    real = simulate(cells, data, packed=packed)
     out = data / "out"
     r, o = str(real), str(out)
     found = [
         Job("select-genes", ["select-genes", r, "-o", o, "--groups", "none", "--n-genes", "2000"],
-             "scanpy", ["-c", SCANPY, r, o], (real,)),
-        Job("inspect --full", ["inspect", r, "--full"], "scanpy", ["-c", QC, r, o], (real,)),
-        Job("prepare", ["prepare", r, "-o", f"{o}.store.zarr"], None, [], (real,)),
+             "scanpy", ["-c", peers.SELECT, r, o], (real,)),
+        Job("inspect --full", ["inspect", r, "--full"],
+             "scanpy", ["-c", peers.INSPECT, r], (real,)),
+        Job("inspect, all QC", ["inspect", r, "--full"], "scanpy", ["-c", peers.QC, r], (real,)),
+        Job("prepare", ["prepare", r, "-o", f"{o}.zarr", "--min-genes", "200", "--min-cells", "3"],
+             "scanpy", ["-c", peers.PREPARE, r, f"{o}.zarr"], (real,)),
     ]  # fmt: skip
     if not packed:
+        pred = simulate(cells, data, packed=False, draw=1)
         found += [
             Job("evaluate", ["evaluate", str(pred), r, "-o", o, "--threads", threads],
                  "cell-eval-0.8.2",
                  ["run", "-ap", str(pred), "-ar", r, "--profile", "vcc", "--num-threads", threads,
                   "-o", o], (real, pred), sorts=True),
             Job("de", ["de", r, "-o", f"{o}.parquet", "--threads", threads],
-                 "illico", ["-c", ILLICO, r, threads, f"{o}.parquet"], (real,), sorts=True),
+                 "illico", ["-c", peers.ILLICO, r, threads, f"{o}.parquet"], (real,), sorts=True),
         ]  # fmt: skip
     return found
 
@@ -221,9 +180,10 @@ def run(task: Job, cells: int, options: argparse.Namespace) -> dict[str, Cost]:
     """Measure one task: cold, then warm, alternating with the peer."""
     data: Path = options.data
     kernels = data / "kernels"
-    python = options.envs / str(task.peer) / "bin"
-    entry = python / ("cell-eval" if task.name == "evaluate" else "python")
-    beyond = cells > LARGEST_FOR_PEERS.get(task.name, cells)
+    python = None if cells > LARGEST_FOR_PEERS.get(task.name, cells) else peers.python_of(task.peer)
+    words = [str(python), *task.theirs]
+    if python and task.name == "evaluate":
+        words[0] = str(python.with_name("cell-eval"))
     costs: dict[str, list[Cost]] = {"cold": [], "warm": [], "peer": []}
     for turn in range(options.turns + 1):
         if turn == 0:
@@ -234,16 +194,14 @@ def run(task: Job, cells: int, options: argparse.Namespace) -> dict[str, Cost]:
             cost = measure([*VCELL, *task.ours, "--quiet"], data / "ours.log", env)
         costs["warm" if turn else "cold"].append(cost)
         slow = task.name in LARGEST_FOR_PEERS and cells >= 20_000
-        if task.peer and not beyond and entry.exists() and (turn <= 1 if slow else True) and turn:
+        if python and turn and (turn == 1 or not slow):
             if task.name == "evaluate":
                 scores = means(data / "out/agg_results.csv")
             clean(data)
-            cost = measure([str(entry), *task.theirs], data / "peer.log", {})
+            cost = measure(words, data / "peer.log", {})
             costs["peer"].append(cost)
             if task.name == "evaluate":
                 same(scores, means(data / "out/agg_results.csv"))
-    if task.peer and not beyond and not entry.exists():
-        print(f"{task.peer} is left out: {entry} is absent; --install makes it", flush=True)
     return {name: middle(found) for name, found in costs.items() if found}
 
 
@@ -281,76 +239,39 @@ def show(task: Job, cells: int, packed: bool, costs: dict[str, Cost]) -> dict[st
     return ratios
 
 
-def start() -> None:
-    """Print the cost of starting commands, and of importing click alone."""
-
-    def least(words: list[str]) -> float:
-        log = Path(tempfile.gettempdir()) / "vcell-start.log"
-        return min(measure(words, log, {}).cpu for _ in range(7))
-
-    bare = least([sys.executable, "-c", "import click, importlib.metadata"])
-    for words in (["--help"], ["evaluate", "--help"], ["evaluate", "none.h5ad", "none.h5ad"]):
-        code = f"from vcell.cli import run; run({words!r})"
-        spent = least([sys.executable, "-c", code])
-        print(f"vcell {' '.join(words):<34}{1000 * spent:6.0f} ms  {spent / bare:5.1f} x click")
-
-
-def install(envs: Path) -> None:
-    """Create the peers' environments."""
-    for name, packages in PEERS.items():
-        python = envs / name / "bin/python"
-        if not python.exists():
-            subprocess.run([sys.executable, "-m", "venv", str(envs / name)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", *packages], check=True)
-
-
 def main() -> None:
     """Measure and print; fail if a required ratio does not hold."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cells", default="2000,20000,60000")
     parser.add_argument("--only", default="", help="tasks, with commas between them")
+    parser.add_argument("--gzip", action="store_true", help="only compressed files")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--threads", default=str(len(os.sched_getaffinity(0))))
-    parser.add_argument("--envs", type=Path, default=HERE / ".envs")
     parser.add_argument("--data", type=Path, default=HERE / ".data" / "whole")
-    parser.add_argument("--install", action="store_true")
     options = parser.parse_args()
-    if options.install:
-        install(options.envs)
-        return
     load = os.getloadavg()[0]
     print(
         f"{datetime.now():%Y-%m-%d %H:%M}, {platform.processor() or platform.machine()}, "
         f"{options.threads} threads, load {load:.1f}{' (NOT QUIET)' if load > 0.7 else ''}; "
         f"warm and peer: medians of up to {options.turns} turns; seconds, GB"
     )
-    start()
     heads = ("cold", "warm", "clock")
     print(f"\n{'task':<15}{'cells':>7}      {heads[0]:>7} {heads[1]:>7} {heads[2]:>7} "
           f"{'GB':>6} {'floor':>7} {'x':>6} {'peer CPU':>8} {'clock':>8} {'GB':>6} {'cold x':>7} "
           f"{'warm x':>7} {'clock x':>7} {'mem x':>7}")  # fmt: skip
     only = [name for name in options.only.split(",") if name]
-    missed, judge = [], []
+    found = {}
     for cells in map(int, options.cells.split(",")):
         for packed in (False, True):
-            for task in tasks(cells, packed, options.data, options.threads):
-                if only and task.name not in only:
-                    continue
-                ratios = show(task, cells, packed, run(task, cells, options))
-                for (name, size, what), wanted in WANTED.items():
-                    # scanpy's row is that of gzip files, the usual kind
-                    if (name, size) != (task.name, cells) or what not in ratios:
-                        continue
-                    if name == "select-genes" and not packed:
-                        continue
-                    judge.append((name, size, what))
-                    if ratios[what] < wanted:
-                        missed.append(f"{name}, {size:,} cells, {what}: {ratios[what]:.1f} times, "
-                                      f"{wanted:g} are wanted")  # fmt: skip
+            if options.gzip and not packed:
+                continue
+            for task in tasks(cells, options.data, options.threads, packed=packed):
+                if not only or task.name in only:
+                    found[row(task, cells, packed=packed)] = show(
+                        task, cells, packed, run(task, cells, options)
+                    )
     clean(options.data)
-    print(f"\n{len(judge)} ratios judged, {len(missed)} missed")
-    if missed:
-        sys.exit("\n".join(missed))
+    peers.judge(found)
 
 
 if __name__ == "__main__":

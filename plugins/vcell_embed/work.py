@@ -42,7 +42,7 @@ def embed(name: str, path: Path, config: Embed) -> None:
         require_counts(source)
         warn_of_repeated(source)
         genes = matched(source, trained, config.least_genes)
-        by = source.obs(config.adapt_by).codes if config.adapt_by else None
+        by = _batches(source, config.adapt_by) if config.adapt_by else None
         by = np.zeros(source.n_cells, np.int32) if by is None and config.adapt else by
         shifts = None if by is None else _shifts(source, trained, genes, by)
         counts = _written(source, trained, genes, config, out, by, shifts)
@@ -54,6 +54,16 @@ def _target(path: Path, config: Embed) -> Path:
         raise UserError("no output is named", hint="-o named.h5ad")
     outputs.check(config.output, inputs=[path], overwrite=config.overwrite, suffixes=(".h5ad",))
     return config.output
+
+
+def _batches(source: CellSource, column: str) -> Array:
+    codes: Array = source.obs(column).codes
+    if not (codes >= 0).any():
+        raise UserError(
+            f"{source.name}: column {column!r} has no values",
+            hint="name another column, or take out one shift of all cells: --adapt",
+        )
+    return codes
 
 
 def _shifts(source: CellSource, trained: Trained, genes: GenesFound, by: Array) -> Array:
@@ -83,7 +93,7 @@ def _written(
     assert trained.outliers is not None
     threshold = trained.outliers.threshold(config.unknown)
     columns = {name: source.obs(name) for name in source.obs_columns if name not in _ADDED}
-    names = [*trained.labels, UNKNOWN]
+    names = list(dict.fromkeys([*trained.labels, UNKNOWN]))  # a label may have that name
     kinds: dict[str, Any] = {
         name: list(column.categories) if column.values.dtype.kind in "OUST" else None
         for name, column in columns.items()
@@ -102,14 +112,14 @@ def _written(
         for block in source.chunks(max_rows=AT_ONCE, dtype="stored"):
             batch = batch_of(block, trained, genes)
             mean, joint = trained.encode(batch)
-            components = None
+            parts: list[Array] = []
             # the shift of a batch applies in the latent space only
             if trained.components is not None and shifts is None:
-                components = trained.components.of_batch(batch)
+                parts = trained.components.split(trained.components.of_batch(batch))
             if by is not None and shifts is not None:
                 mean = (mean - shifts[by[block.rows]]).astype(np.float32)
-            labels = trained.predict(mean, joint, components)
-            codes, unknown = _named(labels, threshold, len(trained.labels))
+            labels = trained.predict(mean, joint, parts)
+            codes, unknown = _named(labels, threshold, names.index(UNKNOWN))
             given += np.bincount(codes, minlength=len(names))
             obs = {n: _some(columns[n], kinds[n], block.rows) for n in columns}
             obs |= {

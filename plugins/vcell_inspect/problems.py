@@ -20,17 +20,16 @@ if TYPE_CHECKING:
     from vcell_inspect.survey import Survey
 
 
-def of_names(source: CellSource, *, cells: bool) -> list[str]:
-    """Check the names of genes and, if requested, cells."""
+def of_names(source: CellSource, cells: Texts | None) -> list[str]:
+    """Check the names of genes and, if given, those of cells."""
     found = []
     if not source.n_cells:
         found.append("there are no cells")
     if not source.n_genes:
         found.append("there are no genes")
     kinds = [("gene", Texts.of(source.genes))]
-    if cells:
-        # Read here, not kept by the source: their memory is free again for the cells.
-        kinds.append(("cell", source.obs_frame.names()))
+    if cells is not None:
+        kinds.append(("cell", cells))
     for kind, names in kinds:
         repeated = _repeated(names)
         if repeated:
@@ -38,8 +37,7 @@ def of_names(source: CellSource, *, cells: bool) -> list[str]:
             found.append(
                 f"{_number(len(repeated), f'{kind} name', 'occur')} more than once: {shown}"
             )
-        empty = sum(not name.strip() for name in names)
-        if empty:
+        if empty := names.n_blank():
             found.append(f"{_number(empty, f'{kind} name')} empty")
     genes = source.genes
     if len(genes) and np.char.startswith(genes, "ENS").mean() > 0.5:

@@ -130,16 +130,20 @@ def survey(source: CellSource, *, full: bool) -> Survey | None:
 
 
 def _pieces(source: CellSource, rows: Any) -> Iterator[tuple[Csr | None, Csr]]:
-    """Yield rows as stored, if the file could have unusual ones, and as canonical rows."""
+    """Yield rows as stored, where they are not canonical, and as canonical rows."""
     matrix = source.matrix
     dtype = sparse_dtype(source.dtype)
     for piece in matrix.cuts(rows, None, Bound(MAX_NNZ, MAX_ROWS)):
         if isinstance(matrix, CsrMatrix):
             stored = matrix.stored(piece, dtype)
-            yield stored, canonical(stored, source.n_genes)
+            csr = canonical(stored, source.n_genes)
+            yield None if csr is stored else stored, csr
         else:
             yield None, matrix.read(piece, None, dtype)
 
 
 def _median(values: NDArray[np.float64]) -> float | None:
-    return float(np.median(values)) if len(values) else None
+    """Return the median, which numpy's own imports masked arrays to compute."""
+    n = len(values)
+    middle = np.array([(n - 1) // 2, n // 2])
+    return float(np.partition(values, middle)[middle].sum() / 2) if n else None

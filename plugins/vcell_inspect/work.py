@@ -10,7 +10,6 @@ import numpy as np
 from vcell import console, outputs
 from vcell.data import detect, labels, open_cells
 from vcell.errors import UserError
-from vcell_inspect import embeddings
 from vcell_inspect.problems import of_labels, of_names, of_raw, of_survey
 from vcell_inspect.survey import Survey, survey
 from vcell_inspect.text import as_text
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 #: With more cells, names and text columns are read only with --full.
 MANY_CELLS = 1_000_000
-PREVIEW_CELLS, PREVIEW_GENES = 5, 6
+PREVIEW_FROM, PREVIEW_CELLS, PREVIEW_GENES = 64, 5, 6
 SHOWN_CATEGORIES = 8
 
 
@@ -39,7 +38,10 @@ def run(files: tuple[Path, ...], config: Inspect) -> None:
         )
     with open_cells(chosen, config.layer, join=config.join) as source:
         report, seen = inspect(source, config)
-        drawn = embeddings.read(source, report) if config.html is not None else []
+        if config.html is not None:
+            from vcell_inspect import embeddings
+
+            drawn = embeddings.read(source, report)
     text = as_text(report)
     if config.html is not None:
         from vcell_inspect.page import page
@@ -53,7 +55,11 @@ def run(files: tuple[Path, ...], config: Inspect) -> None:
 def inspect(source: CellSource, config: Inspect) -> tuple[dict[str, Any], Survey | None]:
     """Return everything known of the cells, for JSON, and the survey."""
     many = source.n_cells > MANY_CELLS and not config.full
-    problems = of_names(source, cells=not many)  # first, so that its memory is free again later
+    # Read once, and not kept by the source: the memory of names is free again for the cells.
+    names = None if many else source.obs_frame.names()
+    problems = of_names(source, names)
+    first = None if names is None else names[:PREVIEW_FROM].tolist()
+    del names
     seen = survey(source, full=config.full)
     found = detect.scale(source, quiet=True)
     if seen is not None:
@@ -69,7 +75,7 @@ def inspect(source: CellSource, config: Inspect) -> tuple[dict[str, Any], Survey
         "var": source.var_columns,
         "qc": seen.summary() if seen is not None else None,
         "problems": problems,
-        "preview": _preview(source) if seen is not None else None,
+        "preview": _preview(source, first) if seen is not None else None,
         "full": config.full,
     }
     return report, seen
@@ -158,9 +164,9 @@ def _categories(column: Column) -> dict[str, Any]:
     }
 
 
-def _preview(source: CellSource) -> dict[str, Any] | None:
+def _preview(source: CellSource, names: list[str] | None) -> dict[str, Any] | None:
     """Return the first cells with values, and the genes found in most of them."""
-    rows = slice(0, min(source.n_cells, 64))
+    rows = slice(0, min(source.n_cells, PREVIEW_FROM))
     block = next(source.chunks(rows, dtype="stored", prefetch=False), None)
     if block is None:
         return None
@@ -172,8 +178,8 @@ def _preview(source: CellSource) -> dict[str, Any] | None:
         return None
     return {
         "genes": source.genes[genes].tolist(),
-        "cells": [str(source.cells[block.rows[cell]]) for cell in cells]
-        if source.n_cells <= MANY_CELLS
+        "cells": [names[cell] for cell in cells]
+        if names is not None and source.n_cells <= MANY_CELLS
         else [f"cell {block.rows[cell]}" for cell in cells],
         "values": table.tolist(),
     }

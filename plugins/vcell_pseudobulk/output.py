@@ -106,6 +106,7 @@ class _Cells(PseudobulkFiles):
                 self._path, layout.genes, obs=obs,
                 obsm=dict.fromkeys((FRACTIONS, *layout.methods), len(types)),
                 uns={"pseudobulk": noted | {"types": types}}, dtype=np.int32, dense=True,
+                n_cells=layout.size,
             )
         )  # fmt: skip
 
@@ -151,6 +152,7 @@ class _Archive(PseudobulkFiles):
             "genes": self._layout.genes, "types": np.array(self._pools.types, dtype=np.str_),
             MADE_BY: np.array(made_by()),
         } | {name: np.concatenate(parts) for name, parts in self._rest.items()}  # fmt: skip
+        arrays["rows"] = arrays["rows"].astype(np.int64)
         arrays |= {name: values[arrays["group"]] for name, values in self._columns.items()}
         for name, values in arrays.items():
             with self._zip.open(f"{name}.npy", "w", force_zip64=True) as member:

@@ -40,12 +40,12 @@ def write(
     judged: Array,
     named: Mapping[str, Named],
     found: Mapping[str, Mapping[str, float]],
-    scores: Mapping[str, float],
+    measured: Mapping[str, float],
 ) -> None:
     """Write ``index.html`` into the run."""
     shape = study.shape
     page = Page("vcell train-gmvae", f"{run.name}: {run.meta['config'].get('cells')}")
-    gained = {key: scores[key] for key in ("gain", "low", "high") if key in scores}
+    gained = {key: measured[key] for key in ("gain", "low", "high") if key in measured}
     tones: dict[str, Tone] = {"beats": "good", "worse": "bad"}
     page.headline(verdict(gained, len(judged)), tone=tones.get(claim(gained), "plain"))
     if found:
@@ -64,7 +64,7 @@ def write(
             "genes": shape.genes, "labels": len(study.labels), "batches": len(study.batches),
             "components": shape.components, "likelihood": shape.likelihood,
             "widths": " - ".join(map(str, (*shape.encoder, shape.latent, *shape.decoder))),
-            "ARI of the components": scores.get("ari"), "NMI": scores.get("nmi"),
+            "ARI of the components": measured.get("ari"), "NMI": measured.get("nmi"),
         }
     )  # fmt: skip
     _curves(page, run)

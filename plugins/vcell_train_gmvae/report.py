@@ -73,10 +73,11 @@ def scored(run: Run, config: TrainGmvae, study: Study, cells: ResidentCells) -> 
     if shown.any():
         components = _components(run, study, cells, config.seed)
         head = _head(study, latent, components, cells, config.seed)
-        x, mean, joint = components.of(cells, judged), latent.mean[judged], latent.joint[judged]
-        by_part = zip(PCS, head.components, components.split(x), strict=False)
+        mean, joint = latent.mean[judged], latent.joint[judged]
+        parts = components.split(components.of(cells, judged))
+        by_part = zip(PCS, head.components, parts, strict=False)
         named = {
-            OURS: _named(head.log_probabilities(mean, x)),
+            OURS: _named(head.log_probabilities(mean, parts)),
             ALONE: _named(head.log_probabilities(mean)),
             TRAINED: _named(joint - np.logaddexp.reduce(joint, 1)[:, None]),
         }

@@ -59,6 +59,8 @@ class Study:
         (cells,) whether it is held out for scoring.
     suspect
         (cells,) whether its label looked wrong and is therefore hidden.
+    begin
+        (cells,) the component that each training cell begins in without labels, else -1.
     doubted
         Estimated share of wrong labels.
     """

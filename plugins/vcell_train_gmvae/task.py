@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from vcell.gmvae import scores
-from vcell.gmvae.cells import DeviceCells, ResidentCells
+from vcell.gmvae.cells import DeviceCells, ResidentCells, in_pieces
 from vcell.gmvae.head import withheld
 from vcell.gmvae.network import Gmvae, Weights
 from vcell.train.stream import ReadAhead, ShuffledBatches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vcell_train_gmvae import TrainGmvae
     from vcell_train_gmvae.study import Study
 
-_JUDGED, _AT_ONCE = 4096, 1024  # cells in a validation, and cells at once
+_JUDGED = 4096  # cells in a validation
 _BEGIN = 0.3  # share of the steps over which cells are held to the component that they begin in
 
 
@@ -104,6 +104,8 @@ class GmvaeTask:
         inputs = {"batch": torch.from_numpy(self.study.batch[rows])}
         if self.study.shape.labelled:
             inputs["label"] = torch.from_numpy(self.told[rows])
+        elif (self.study.begin[rows] >= 0).any():
+            inputs["begin"] = torch.from_numpy(self.study.begin[rows])
         return inputs
 
     def batches(self, place: Place) -> Batches:
@@ -150,7 +152,7 @@ class GmvaeTask:
     def _judge(self, model: Gmvae) -> tuple[Tensor, Tensor]:
         device = next(model.parameters()).device
         joint, loss = [], []
-        for rows in _pieces(self.judged):
+        for rows in in_pieces(self.judged):
             batch = self.cells.fetch(rows, batch=torch.from_numpy(self.study.batch[rows])).to(
                 device
             )
@@ -158,8 +160,3 @@ class GmvaeTask:
             joint.append(model.mixture(mean, log_variance).cpu())
             loss.append(model.decode(mean, batch)[1].cpu())
         return torch.cat(joint), torch.cat(loss)
-
-
-def _pieces(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, len(rows), _AT_ONCE):
-        yield rows[start : start + _AT_ONCE]

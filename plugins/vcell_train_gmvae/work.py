@@ -29,6 +29,8 @@ from vcell_train_gmvae.study import CELLS, Study, made, refuse, steps
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
     from vcell.launch import Plan
     from vcell.runs import Run
 
@@ -81,10 +83,7 @@ def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
                 study, listed = without_wrong_labels(study, cells, components, config.seed)
                 files |= listed
         elif 1 < study.shape.components < len(train):
-            components = Components.learnt(cells, train, seed=config.seed)
-            begin = np.full(len(study.begin), -1, np.int64)
-            begin[train] = groups(components.of(cells, train), study.shape.components, config.seed)
-            study = dataclasses.replace(study, begin=begin)
+            study = _begun(study, cells, train, config.seed)
         config = steps(config, len(train))
         shown = int((study.shown >= 0).sum())
         console.say(
@@ -99,6 +98,18 @@ def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
         facts={"model": "gmvae", "shown": shown},
         files={STUDY: study.plain(), CELLS: study.save_cells, **files},
     )
+
+
+def _begun(study: Study, cells: ResidentCells, train: NDArray[np.int64], seed: int) -> Study:
+    """Choose the component that each training cell begins in."""
+    most = study.shape.components
+    components = Components.learnt(cells, train, seed=seed, scaled=True)
+    begin = np.full(len(study.begin), -1, np.int64)
+    begin[train] = groups(components.of(cells, train), most, seed)
+    found = len(np.unique(begin[train]))
+    if found < most:
+        console.say(f"{found} of the {most} components begin with cells; others are empty")
+    return dataclasses.replace(study, begin=begin)
 
 
 def store_of(config: TrainGmvae) -> Store:

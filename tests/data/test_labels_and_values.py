@@ -377,3 +377,13 @@ def test_real_screens_are_understood(name, kind, column, control, n, shared_data
         assert detect.scale(source).kind == kind
         found = labels.find(source)
     assert (found.perturbation_column, found.control, found.n_perturbations) == (column, control, n)
+
+
+@pytest.mark.parametrize("nnz_per_cell", [None, 0, 3, 300, 5000, 40_000])
+def test_sampled_cells_ascend_once_each(nnz_per_cell):
+    for n in (*range(1, 200), *range(1000, 1200), 123_457, 10**9):
+        nnz = None if nnz_per_cell is None else n * nnz_per_cell
+        rows = detect.sample_rows(n, nnz, 20_000)
+        assert (np.diff(rows) > 0).all()
+        assert rows[0] == 0
+        assert rows[-1] == n - 1 or len(rows) == 1

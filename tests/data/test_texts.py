@@ -15,6 +15,7 @@ NAMES = np.array(["b", "", "Zürich", "日本", "b", "a\x00c", "cell-1"], object
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(texts, "PIECE", 2)
+    monkeypatch.setattr(texts, "LETTERS", 5)
 
 
 def test_indexed_as_an_array() -> None:
@@ -52,6 +53,7 @@ def test_none_at_all() -> None:
     assert len(held) == 0
     assert held.tolist() == []
     assert [len(part) for part in held.factorise()] == [0, 0]
+    assert len(held.hashes()) == held.n_different() == held.n_blank() == 0
 
 
 def test_joined() -> None:
@@ -66,3 +68,24 @@ def test_codes_are_those_of_a_column_of_strings() -> None:
     assert compact.values.tolist() == plain.values.tolist()
     assert compact.counts().tolist() == plain.counts().tolist()
     assert Texts.of(NAMES).n_different() == 6
+
+
+@pytest.mark.parametrize("letters", [1, 5, 1 << 18])
+def test_strings_have_equal_hashes_if_and_only_if_they_are_equal(
+    letters: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(texts, "LETTERS", letters)
+    rng = np.random.default_rng(0)
+    some = ["", "", "\x00", "\x00\x00", "ab", "ba", "é", "long" * 300, *map(str, range(300))]
+    some += ["".join(rng.choice(list("ACGT"), rng.integers(1, 6))) for _ in range(600)]
+    for names in (some, [""], ["", "", "x"], ["x", "", ""]):
+        held = Texts.of(np.array(names, object))
+        hashes = held.hashes().tolist()
+        pairs = set(zip(names, hashes, strict=True))
+        assert len(pairs) == len(set(names)) == len(set(hashes)) == held.n_different()
+
+
+def test_blank_strings_are_counted_as_python_strips_them() -> None:
+    blank = ["", " ", "\t \n", "\x1c", "\x85", "\xa0", "\u2003\u3000"]
+    held = Texts.of(np.array([*blank, "a", " a", "\x00", "\x08", "é", "\u200b", "日 "], object))
+    assert held.n_blank() == len(blank) == sum(not text.strip() for text in held)

@@ -66,18 +66,51 @@ def test_chunks_compressed_on_threads_are_those_of_hdf5(chunk, dtype, tmp_path, 
         np.testing.assert_array_equal(x["indptr"][...], cells.indptr)
 
 
-@pytest.mark.parametrize("compression", [None, "gzip"])
-@pytest.mark.parametrize("change", [lambda x: x, np.asfortranarray, lambda x: x.astype("f8")])
-def test_full_tables_come_back_the_same(change, compression, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("compression", "n_cells"), [(None, None), ("gzip", None), (None, len(TABLE))]
+)
+@pytest.mark.parametrize(
+    "change", [lambda x: x, np.asfortranarray, lambda x: x.astype("f8"), sp.csr_matrix]
+)
+def test_full_tables_come_back_the_same(change, compression, n_cells, tmp_path, monkeypatch):
     monkeypatch.setattr("vcell.data.write.CHUNK", 9 * TABLE.shape[1])
     path, table = tmp_path / "out.h5ad", TABLE.astype("i4")
-    how = {"dense": True, "dtype": "i4", "compression": compression}
+    how = {"dense": True, "dtype": "i4", "compression": compression, "n_cells": n_cells}
     with CellWriter(path, range(TABLE.shape[1]), **how) as out:
         for first, last in ((0, 8), (8, 8), (8, 19), (19, 40), (40, len(table))):
             out.append(change(table[first:last]))
     with h5py.File(path) as file:
-        assert file["X"].chunks == (8, TABLE.shape[1])
+        assert file["X"].chunks == (None if n_cells else (8, TABLE.shape[1]))
         np.testing.assert_array_equal(file["X"][...], table)
+    with open_cells(path) as source:
+        assert np.array_equal(np.concatenate([b.toarray() for b in source.chunks()]), table)
+
+
+@pytest.mark.parametrize("n_cells", [1, 3])
+def test_another_number_of_cells_than_announced_is_an_error(n_cells, tmp_path):
+    path = tmp_path / "out.h5ad"
+    with (
+        pytest.raises(ValueError, match="cells"),
+        CellWriter(path, ["a"], dense=True, n_cells=n_cells) as out,
+    ):
+        out.append(np.ones((2, 1)))
+    assert not path.exists()
+
+
+def test_names_and_obsm_are_written_in_the_order_of_the_cells(tmp_path, monkeypatch):
+    monkeypatch.setattr("vcell.data.write.ROWS", 5)
+    path, rows = tmp_path / "out.h5ad", np.arange(23, dtype=np.float32)[:, None]
+    reused = np.empty((23, 1), np.float32)
+    with CellWriter(path, ["a"], obsm={"z": 1}) as out:
+        for first, last in ((0, 2), (2, 2), (2, 4), (4, 15), (15, 23)):
+            part = reused[: last - first]
+            part[:] = rows[first:last]
+            out.append(
+                rows[first:last], names=[f"c{i}" for i in range(first, last)], obsm={"z": part}
+            )
+    got = anndata.read_h5ad(path)
+    assert got.obs_names.tolist() == [f"c{i}" for i in range(23)]
+    assert np.array_equal(got.obsm["z"], rows)
 
 
 def test_codes_dense_rows_and_scipy_matrices_are_taken(tmp_path):
@@ -93,10 +126,10 @@ def test_codes_dense_rows_and_scipy_matrices_are_taken(tmp_path):
     assert got.obs_names.tolist() == ["cell-0", "cell-1", "cell-2"]
 
 
-@pytest.mark.parametrize("dense", [False, True])
-def test_no_cells_at_all_are_a_valid_file(dense, tmp_path):
+@pytest.mark.parametrize("how", [{}, {"dense": True}, {"dense": True, "n_cells": 0}])
+def test_no_cells_at_all_are_a_valid_file(how, tmp_path):
     path = tmp_path / "out.h5ad"
-    with CellWriter(path, ["a", "b"], obs={"kind": ["x"], "free": None}, dense=dense):
+    with CellWriter(path, ["a", "b"], obs={"kind": ["x"], "free": None}, **how):
         pass
     assert anndata.read_h5ad(path).shape == (0, 2)
     with open_cells(path) as source:

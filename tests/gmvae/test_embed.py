@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.gmvae.conftest import planted
@@ -79,6 +80,28 @@ def test_bad_input_is_reported_in_one_sentence(vcell, home, trained):
     assert there.returncode == 2
     assert "is an input" in there.stderr
     assert vcell("embed", "no-such-run", "strange.h5ad", "-o", "x.h5ad").returncode == 2
+
+
+def test_a_column_of_batches_without_values_is_refused(vcell, home, trained):
+    data = planted(50, 17)
+    data.obs["batch"] = pd.Categorical([None] * 50, categories=["b0"])
+    data.write_h5ad(home / "none.h5ad")
+    done = vcell("embed", trained["run"], "none.h5ad", "-o", "none-out.h5ad", "--adapt-by", "batch")
+    assert done.returncode == 2
+    assert "column 'batch' has no values" in done.stderr
+
+
+def test_a_label_may_be_called_unknown(vcell, home):
+    data = planted(200, 18)
+    data.obs["kind"] = data.obs["kind"].str.replace("type-0", "unknown")
+    data.write_h5ad(home / "named.h5ad")
+    done = vcell("train-gmvae", "named.h5ad", "--labels", "kind", "--unlabelled", "none",
+                 "--max-steps", 30, "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found, told, _ = _embed(vcell, home, json.loads(done.stdout), data, "called", "--unknown", 0.2)
+    assert found.obs["gmvae_label"].cat.categories.is_unique
+    named = (found.obs["gmvae_label"] == "unknown").sum()
+    assert told["labels"]["unknown"] == named > found.obs["gmvae_unknown"].sum() > 0
 
 
 @pytest.mark.slow

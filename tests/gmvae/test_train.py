@@ -14,9 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from vcell_train_gmvae import TrainGmvae
+from vcell_train_gmvae.study import Study
+from vcell_train_gmvae.task import GmvaeTask
 
-from tests.gmvae.conftest import planted, run_vcell
+from tests.gmvae.conftest import GENES, planted, run_vcell
 from tests.support import clean_environment
+from vcell.gmvae.cells import ResidentCells
+from vcell.runs import Run
+from vcell.train.command import settings_of_run
+from vcell.train.task import Place
 
 
 def test_a_tenth_of_the_labels_suffices_and_the_baseline_is_reported(trained):
@@ -46,6 +53,21 @@ def test_held_out_labels_are_never_shown(trained):
     assert not (cells["held_out"] & (cells["shown"] >= 0)).any()
     shown = (cells["shown"] >= 0).sum() / (~cells["held_out"]).sum()
     assert shown == pytest.approx(0.1, abs=0.02)
+
+
+def test_batches_hold_all_that_the_network_takes(trained):
+    """It does without noise, dropout, and components to begin in where a batch lacks them."""
+    run = Run.open(Path(trained["run"]))
+    config, study = settings_of_run(TrainGmvae, run), Study.load(run)
+    counts = planted(600, 1).X
+    borders = counts.indptr.astype(np.int64)
+    cells = ResidentCells(counts.indices, counts.data, borders, GENES, study.target)
+    stream = GmvaeTask(config, study, cells).batches(Place())
+    more = next(stream).more
+    stream.close()
+    assert set(more) == {"batch", "label", "noise", "kept"}
+    assert (more["label"] >= 0).sum() < 40
+    assert 0.6 < more["kept"].float().mean() < 0.8
 
 
 def test_every_validation_reports_accuracy_and_macro_f1(trained):

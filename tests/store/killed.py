@@ -1,7 +1,8 @@
-"""Prepare a store and be killed at a given moment: `python killed.py FILE STORE MOMENT`.
+"""Prepare a store and be killed at a given moment: `python killed.py FILE STORE MOMENT [MEMORY]`.
 
 A moment is the how-many-th time something is written; 0 is never. Steps are made small, so that
-small data have many moments. Prints the number of moments.
+small data have many moments. Prints the number of moments. MEMORY is how many bytes of cells may be
+held in memory: those cannot be continued.
 """
 
 from __future__ import annotations
@@ -11,15 +12,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from functools import partialmethod
 from typing import Any
 
-from vcell.data import CellSource
 from vcell.store import Recipe, prepare, shards
-from vcell.store.build import pipeline, second_pass, workdir
+from vcell.store.build import first_pass, pipeline, second_pass, workdir
 
 
-def main(file: str, store: str, moment: int) -> None:
+def main(file: str, store: str, moment: int, memory: int = 0) -> None:
     moments = 0
     one_at_a_time = threading.Lock()  # some things are written beside the work
 
@@ -37,7 +36,8 @@ def main(file: str, store: str, moment: int) -> None:
     workdir.STEP = 0  # note every step, however soon it follows
     pipeline.BUCKET = 20_000
     second_pass.CHUNKS_PER_SHARD = 1
-    CellSource.chunks = partialmethod(CellSource.chunks, max_nnz=20_000)
+    first_pass.MAX_NNZ = 20_000
+    first_pass.MEMORY = memory
     workdir.BuildJournal.write = watched(workdir.BuildJournal.write)
     workdir.Workdir.commit = watched(workdir.Workdir.commit)
     shards.ShardWriter.append = watched(shards.ShardWriter.append)
@@ -49,4 +49,4 @@ def main(file: str, store: str, moment: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))

@@ -17,6 +17,8 @@ from tests.store.conftest import Screen, make_screen
 from tests.support import PATIENCE, clean_environment
 from vcell.errors import UserError
 from vcell.store import Store, prepare
+from vcell.store.build import first_pass, workdir
+from vcell.store.shards import ShardWriter
 
 if TYPE_CHECKING:
     from tests.conftest import Ran
@@ -39,9 +41,11 @@ def straight(big: Screen, tmp_path_factory: pytest.TempPathFactory) -> tuple[dic
     return contents(target), int(done.stdout)
 
 
-def attempt(screen: Screen, target: Path, moment: int) -> subprocess.CompletedProcess[str]:
+def attempt(
+    screen: Screen, target: Path, moment: int, memory: int = 0
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(KILLED), str(screen.path), str(target), str(moment)],
+        [sys.executable, str(KILLED), str(screen.path), str(target), str(moment), str(memory)],
         env=clean_environment(),
         capture_output=True,
         text=True,
@@ -72,6 +76,47 @@ def test_a_killed_run_is_continued_to_the_same_store(
     if share > 0.1:
         assert int(done.stdout) < moments  # it did not begin anew
     assert contents(target) == want
+    assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
+
+
+@pytest.mark.parametrize("share", [0.4, 0.8])
+def test_a_run_killed_with_its_cells_in_memory_begins_again(
+    big: Screen, straight: tuple[dict[str, bytes], int], tmp_path: Path, share: float
+) -> None:
+    target, memory = tmp_path / "s.zarr", 1 << 24
+    moments = int(attempt(big, tmp_path / "o.zarr", 0, memory).stdout)
+    killed = attempt(big, target, round(share * moments), memory)
+    assert killed.returncode == -signal.SIGKILL
+    assert not target.exists()
+    done = attempt(big, target, 0, memory)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= moments - 1  # all but the journal's first line
+    assert contents(target) == straight[0]  # made through files
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_stopped_run_says_whether_there_is_something_to_go_on_from(
+    screen: Screen,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    in_memory: bool,
+) -> None:
+    def stop(_: ShardWriter) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workdir, "STEP", 0)
+    monkeypatch.setattr(first_pass, "MAX_NNZ", 5_000)
+    monkeypatch.setattr(first_pass, "MEMORY", 1 << 24 if in_memory else 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardWriter, "close", stop)
+        with pytest.raises(KeyboardInterrupt):
+            prepare([screen.path], tmp_path / "s.zarr")
+    left = [path.name for path in tmp_path.iterdir()]
+    assert left == ([] if in_memory else [".s.zarr.preparing"])
+    assert ("the same command continues" in capsys.readouterr().err) != in_memory
+    prepare([screen.path], tmp_path / "s.zarr")
     assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.support import PATIENCE
+from vcell.data.buffers import Buffers
 from vcell.errors import UserError
 from vcell.store import (
     Loader,
@@ -25,12 +26,14 @@ from vcell.store import (
     balanced,
     combine,
 )
-from vcell.store.cells import StoreCells
+from vcell.store.batching import BatchFactory
 from vcell.store.device import to_dense
 
 if TYPE_CHECKING:
     from tests.store.conftest import Screen
     from vcell.store.batch import Batch
+    from vcell.store.batching import Buffer, Planned
+    from vcell.store.priority_pool import PriorityPool
 
 ORDER = Shuffled(batch_size=64, seed=3, block=32, buffer=256)
 
@@ -323,14 +326,14 @@ def test_residence_is_said_aloud(store: Store, capsys: pytest.CaptureFixture[str
 def watch_reading(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     """List the cells of every buffer that has been read from disk."""
     read: list[np.ndarray] = []
-    fetch = StoreCells.fetch
+    fetch = BatchFactory.fetch
 
-    def watched(self: StoreCells, rows: np.ndarray, *rest: Any) -> Any:
-        spans = fetch(self, rows, *rest)
-        read.append(rows)
-        return spans
+    def watched(self: BatchFactory, planned: Planned, pool: PriorityPool) -> Buffer:
+        buffer = fetch(self, planned, pool)
+        read.append(planned.rows)
+        return buffer
 
-    monkeypatch.setattr(StoreCells, "fetch", watched)
+    monkeypatch.setattr(BatchFactory, "fetch", watched)
     return read
 
 
@@ -407,3 +410,21 @@ def test_dense_batches_larger_than_the_cache_are_equal(
         made.append([batch.x.copy() for _ in range(2) for batch in loader])
     assert all((a == b).all() for a, b in zip(*made, strict=True))
     assert any(x.any() for x in made[0])
+
+
+def test_a_short_last_buffer_leaves_memory_for_a_full_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    allocate = Buffers.allocate
+
+    def watched(self: Buffers, size: int) -> np.ndarray:
+        made.append(size)
+        return allocate(self, size)
+
+    monkeypatch.setattr(Buffers, "allocate", watched)
+    loader = Loader(store, Shuffled(batch_size=50, block=50, buffer=800), resident=False)
+    for _ in range(4):
+        rows_of(loader)  # 800 cells, then 100
+    assert len(made) <= 6  # ids and values of the buffer in use, one that is held, and the next
+    assert min(made) > max(made) / 2

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -17,7 +19,7 @@ from scipy.sparse import random as random_sparse
 from tests.store.conftest import Screen, equal, make_screen
 from vcell.errors import UserError
 from vcell.store import Loader, Recipe, Shuffled, Store, ensure_store, prepare
-from vcell.store.build import pipeline
+from vcell.store.build import first_pass, pipeline
 
 
 def source_of(store: Store) -> np.ndarray:
@@ -118,6 +120,38 @@ def test_buckets_and_shards_do_not_show(
     monkeypatch.setattr("vcell.store.build.second_pass.CHUNKS_PER_SHARD", 1)
     prepare([screen.path], tmp_path / "s.zarr")
     assert equal(Store.open(tmp_path / "s.zarr").read(), store.read())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"min_genes": 25, "min_cells": 200}, {"genes": ("G50", "MT-1", "G7")}, {"codec": "none"}],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["counts", "floats"])
+def test_cells_in_memory_and_in_files_make_the_same_store(
+    screen: Screen,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    kind: str,
+) -> None:
+    path = screen.path
+    if kind == "floats":
+        path = tmp_path / "log.h5ad"
+        cells = ad.read_h5ad(screen.path)
+        cells.X = cells.X.astype("f4").log1p()
+        cells.write_h5ad(path)
+    monkeypatch.setattr(pipeline, "BUCKET", 5000)
+    monkeypatch.setattr(first_pass, "MAX_NNZ", 4000)
+    monkeypatch.setattr(first_pass, "HELD_NNZ", 3000)
+    made = []
+    for memory in (0, 1 << 24):
+        monkeypatch.setattr(first_pass, "MEMORY", memory)
+        prepare([path], tmp_path / "s.zarr", Recipe(**settings))
+        files = sorted(p for p in (tmp_path / "s.zarr").rglob("*") if p.is_file())
+        made.append({p.relative_to(tmp_path).as_posix(): p.read_bytes() for p in files})
+        shutil.rmtree(tmp_path / "s.zarr")
+    assert made[0] == made[1]
 
 
 class TestFilters:

@@ -90,7 +90,7 @@ class Drawn:
 
     group: NDArray[np.int64]
     number: NDArray[np.int64]
-    cells: NDArray[np.int64]
+    cells: NDArray[np.integer]
     of_type: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -107,9 +107,9 @@ class Drawn:
         """Concatenate several."""
         return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in _FIELDS))
 
-    def first(self, n: int) -> Drawn:
-        """Return the first `n` samples."""
-        return Drawn(*(getattr(self, name)[:n] for name in _FIELDS))
+    def part(self, begin: int, end: int) -> Drawn:
+        """Return the samples from `begin` to `end`."""
+        return Drawn(*(getattr(self, name)[begin:end] for name in _FIELDS))
 
 
 _FIELDS = ("group", "number", "cells", "of_type")
@@ -128,7 +128,7 @@ def draws(pools: Pools, sampling: Sampling) -> Iterator[Drawn]:
             cells = _cells(pools, group, of_type, sampling.cells, rng)
             number = np.arange(block * BLOCK, (block + 1) * BLOCK)
             drawn = Drawn(np.full(BLOCK, group), number, cells, of_type)
-            yield drawn.first(min(BLOCK, sampling.samples - block * BLOCK))
+            yield drawn.part(0, min(BLOCK, sampling.samples - block * BLOCK))
 
 
 def rare_types(pools: Pools, sampling: Sampling) -> NDArray[np.bool_]:
@@ -236,11 +236,13 @@ def whole_numbers(
 
 def _cells(
     pools: Pools, group: int, of_type: NDArray[np.int64], n: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
+) -> NDArray[np.integer]:
     """Draw the cells, uniformly from their pools."""
-    kinds = np.tile(np.arange(len(pools.types)), len(of_type))
-    kind = np.repeat(kinds, of_type.ravel())
-    place = pools.start[group][kind] + rng.integers(0, pools.sizes[group][kind])
-    cells: NDArray[np.int64] = pools.order[place].reshape(len(of_type), n)
+    times, samples = of_type.ravel(), len(of_type)
+    place = np.repeat(np.tile(pools.start[group], samples), times)
+    place += rng.integers(0, np.repeat(np.tile(pools.sizes[group], samples), times))
+    # numpy sorts 32 bits twice as fast
+    small = np.int32 if pools.n_cells <= np.iinfo(np.int32).max else np.int64
+    cells: NDArray[np.integer] = pools.order[place].astype(small).reshape(samples, n)
     cells.sort(axis=1)
     return cells

@@ -1,4 +1,4 @@
-"""Cells in a form for fast sums of drawn cells: see `vcell.kernels.drawn`."""
+"""Cells in a form for fast sums of drawn cells: see `vcell.kernels.packing`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell.data.buffers import Buffers
 from vcell.data.detect import sample_rows, whole_counts
-from vcell.kernels.drawn import GENE_LANES, GENES, REPEATED, count_bits, pack, sort_by_column
+from vcell.kernels.packing import GENE_LANES, GENES, REPEATED, count_bits, pack, sort_by_gene
 
 if TYPE_CHECKING:
     from vcell.data import CellSource
@@ -28,26 +29,23 @@ _WORTH = 0.5
 
 @dataclass(frozen=True)
 class GeneOrder:
-    """Order and storage of genes for the sums. G genes, B blocks of a table.
+    """Where the counts of genes are stored for the sums. G genes, B blocks of a table.
 
     Attributes
     ----------
     order
-        ``[G]`` the gene of each column of the sums: those in the table first.
-    column
-        ``[G]`` the column of each gene.
+        The genes in the table, block by block.
     place
         ``[G]`` position of each gene, for `pack`.
     level
-        ``[G]`` number of bits of a column's counts in the table.
+        ``[G]`` number of bits of a gene's counts in the table.
     planes
         ``[B + 1]`` the table's first plane of each block.
     starts
-        ``[B + 1]`` first column of each block.
+        ``[B + 1]`` where each block begins in `order`.
     """
 
-    order: NDArray[np.int64]
-    column: NDArray[Any]
+    order: NDArray[np.uint32]
     place: NDArray[np.int32]
     level: NDArray[np.int64]
     planes: NDArray[np.int64]
@@ -73,13 +71,11 @@ class GeneOrder:
         planes = np.append(0, np.cumsum(deepest))
         widths = np.diff(starts)
         level, place = np.zeros(genes, np.int64), np.zeros(genes, np.int32)
-        level[:n] = np.repeat(deepest, widths)
-        place[order[:n]] = np.repeat(planes[:-1], widths) << 14 | np.arange(n) % GENES << 5
-        place[order] |= level.astype(np.int32)
-        # numpy sorts 16 bits many times faster
-        column: NDArray[Any] = np.empty(genes, np.uint16 if genes <= 1 << 16 else np.int32)
-        column[order] = np.arange(genes)
-        return cls(order, column, place, level, planes, starts)
+        order = order[:n]
+        level[order] = np.repeat(deepest, widths)
+        place[order] = np.repeat(planes[:-1], widths) << 14 | np.arange(n) % GENES << 5
+        place |= level.astype(np.int32)
+        return cls(order.astype(np.uint32), place, level, planes, starts)
 
     @classmethod
     def learn(
@@ -109,7 +105,7 @@ class PackedCells:
     table
         ``[planes, cells + 1, GENE_LANES]`` words; the last row is zero.
     starts, ones
-        Rests beyond the table: the rows of each column, twice for a rest of 2.
+        Rests beyond the table: the rows of each gene, twice for a rest of 2.
     more_starts, more_levels, more
         Larger rests, bit by bit.
     largest
@@ -160,11 +156,11 @@ def packed(
         If a value is not a count.
     """
     chosen = None if len(rows) == source.n_cells else rows
-    piece = _Piece(order, 0, min(most_cells, len(rows)))
+    piece, buffers = _Piece(order, 0, min(most_cells, len(rows))), Buffers(keep=2)
     for block in source.chunks(
         chosen, genes, max_nnz=most_values, max_rows=min(most_cells, 2048), dtype="stored"
     ):
-        counts = whole_counts(source, block)
+        counts = whole_counts(source, block, buffers)
         done = 0
         while done < len(block):
             done += piece.take(block, counts, done)
@@ -181,7 +177,7 @@ class _Piece:
         self.first, self.size, self._order = first, size, order
         self._table = lines(max(int(order.planes[-1]), 1), size + 1, GENE_LANES)
         self._done = self._largest = 0
-        self._starts = np.zeros(len(order.order) + 1, np.int64)
+        self._starts = np.zeros(len(order.place) + 1, np.int64)
         self._ones: list[tuple[int, NDArray[np.int64], NDArray[Any]]] = []  # cell by cell
         self._more: list[NDArray[np.int64]] = []
 
@@ -195,11 +191,12 @@ class _Piece:
         indptr = block.indptr[begin : begin + n + 1]
         mine = counts[int(indptr[0]) : int(indptr[-1])]
         order, ends = self._order, np.empty(n, np.int64)
-        ones = np.empty(REPEATED * (len(mine) + 1), order.column.dtype)
+        small = len(order.place) <= 1 << 16
+        ones = np.empty(REPEATED * (len(mine) + 1), np.uint16 if small else np.int32)
         more = np.empty(_BITS * np.count_nonzero(mine > REPEATED), np.int64)
         n_ones, n_more = pack(
-            indptr, block.indices, counts, order.place, order.column, self._done, self._table,
-            self._starts, ends, ones, more,
+            indptr, block.indices, counts, order.place, self._done, self._table, self._starts, ends,
+            ones, more,
         )  # fmt: skip
         self._ones.append((self._done, ends, ones[:n_ones].copy()))
         self._more.append(more[:n_more].copy())
@@ -210,8 +207,8 @@ class _Piece:
     def finish(self) -> PackedCells:
         starts = np.cumsum(self._starts)
         rows, cursor = np.empty(starts[-1], np.uint16), starts.copy()
-        for first, ends, columns in self._ones:
-            sort_by_column(ends, columns, first, cursor, rows)
+        for first, ends, genes in self._ones:
+            sort_by_gene(ends, genes, first, cursor, rows)
         self._ones.clear()
         more = np.sort(np.concatenate(self._more))
         more_starts = np.searchsorted(more, np.arange(len(starts)) << 21)

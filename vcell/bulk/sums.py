@@ -7,32 +7,22 @@ The number of passes is reported first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vcell import console
+from vcell.bulk.adding import Adder
 from vcell.bulk.draw import BLOCK, Drawn, Sampling, draws
-from vcell.bulk.packed import MOST_CELLS, GeneOrder, PackedCells, lines, packed
-from vcell.cores import cores, share
-from vcell.data.buffers import Buffers
+from vcell.bulk.packed import MOST_CELLS, GeneOrder, PackedCells, packed
+from vcell.cores import cores
 from vcell.data.detect import LARGEST_COUNT
 from vcell.data.source import MAX_NNZ
 from vcell.errors import UserError
-from vcell.kernels.drawn import (
-    SAMPLE_LANES,
-    SAMPLES,
-    add_listed,
-    add_table,
-    mark,
-    most_often,
-    restore,
-)
+from vcell.kernels.drawn import SAMPLES
 
 if TYPE_CHECKING:
     from vcell.bulk.pools import Pools
@@ -43,8 +33,6 @@ MEMORY = 1 << 28
 _FEWEST = 1 << 16  # non-zeros of a block
 _THREADS = 8
 _PIECE = 1 << 14  # cells for which a plane of genes stays in the cache
-_SHARES = 4  # tasks per thread, since genes differ in work
-_SELDOM = 0.5  # below this share of cells with a bit, these cells are searched first
 
 
 @dataclass(frozen=True)
@@ -94,36 +82,29 @@ def samples(
     wanted = np.sort(pools.order)
     order = GeneOrder.learn(source, wanted, genes, sampling.cells)
     resident = _resident(source, wanted, genes, order, memory // 2)
+    adder = Adder(order, width, sampling.cells, threads or cores(_THREADS))
     tile = max(memory // 2 // (4 * max(width, 1)) // BLOCK, 1) * BLOCK
-    tile = min(tile, SAMPLES) if resident else tile
+    if resident:
+        tile = SAMPLES if len(resident) == 1 else min(tile, SAMPLES)
     total = len(pools.groups) * sampling.samples
-    buffers = Buffers(keep=2)  # reused once the caller has released earlier samples
     if resident is None:
         console.say(
             f"{source.name}: its counts need more memory than is granted, so they are read for "
             f"each {tile:,} of {total:,} samples: {-(-total // tile)} times"
         )
-    with (
-        ThreadPoolExecutor(threads or cores(_THREADS)) as pool,
-        console.progress("adding cells up", total, "samples") as bar,
-    ):
+    with adder, console.progress("adding cells up", total, "samples") as bar:
         for drawn in _tiles(draws(pools, sampling), tile):
-            sums = buffers.take(len(drawn) * width, np.int32).reshape(len(drawn), width)
-            sums[:] = 0
             rows = wanted if resident else np.unique(drawn.cells)
             place = np.empty(source.n_cells, np.int32)
             place[rows] = np.arange(len(rows), dtype=np.int32)
-            cells = place[drawn.cells]
-            for piece in resident or _pieces(source, rows, genes, order, memory // 2):
-                if piece.largest * sampling.cells > LARGEST_COUNT:
-                    sums = sums.astype(np.int64, copy=False)
-                for begin in range(0, len(drawn), SAMPLES):
-                    some = slice(begin, begin + SAMPLES)
-                    _add(pool, piece, order, cells[some], sums[some])
-            _share(pool, partial(_restored, sums, order), len(drawn))
-            yield Samples(drawn, _narrow(sums))
-            bar.advance(len(drawn))
-            del sums
+            pieces = resident or _pieces(source, rows, genes, order, memory // 2)
+            first = 0
+            for sums in adder.sums(pieces, place[drawn.cells]):
+                yield Samples(drawn.part(first, first + len(sums)), _narrow(sums))
+                first += len(sums)
+                bar.advance(len(sums))
+                del sums
+            del drawn
 
 
 def all_samples(source: CellSource, pools: Pools, sampling: Sampling, **how: Any) -> Samples:
@@ -139,47 +120,11 @@ def _tiles(blocks: Iterator[Drawn], size: int) -> Iterator[Drawn]:
     for block in blocks:
         held.append(block)
         if sum(map(len, held)) >= size:
-            yield Drawn.joined(held)
-            held = []
+            joined, held = Drawn.joined(held), []
+            yield joined
+            del joined
     if held:
         yield Drawn.joined(held)
-
-
-def _share(pool: ThreadPoolExecutor, work: Callable[[int, int], None], n: int) -> None:
-    share(pool, work, n, _SHARES * pool._max_workers)
-
-
-def _add(
-    pool: ThreadPoolExecutor, piece: PackedCells, order: GeneOrder, cells: NDArray[np.int32],
-    sums: NDArray[Any],
-) -> None:  # fmt: skip
-    """Add one piece to at most `SAMPLES` samples; columns are in the order of `GeneOrder`."""
-    ends_of = (piece.first, piece.first + len(piece))
-    span = np.stack([(cells < end).sum(axis=1) for end in ends_of], axis=1)
-    levels = int(most_often(cells, span)).bit_length()
-    if not levels:
-        return
-    bits = lines(levels, len(piece) + 1, SAMPLE_LANES)
-    often = np.zeros((levels, len(piece)), np.uint8)
-    mark(cells, span, piece.first, bits, often)
-    rows = (cells - piece.first).astype(np.uint16)  # those outside the piece are not used
-    seldom = often.mean(axis=1) < _SELDOM
-
-    def table(begin: int, end: int) -> None:
-        add_table(piece.table, order.planes, order.starts, rows, span, begin, end, sums)
-
-    def listed(begin: int, end: int) -> None:
-        add_listed(
-            piece.starts, piece.ones, order.level, piece.more_starts, piece.more_levels,
-            piece.more, bits, often, seldom, begin, end, sums,
-        )  # fmt: skip
-
-    _share(pool, table, len(order.starts) - 1)  # whole blocks, so that their planes are cached
-    _share(pool, listed, sums.shape[1])
-
-
-def _restored(sums: NDArray[Any], order: GeneOrder, begin: int, end: int) -> None:
-    restore(sums[begin:end], order.order)
 
 
 def _narrow(sums: NDArray[Any]) -> NDArray[np.int32]:

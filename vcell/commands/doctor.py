@@ -6,12 +6,13 @@ import importlib.util
 import os
 import platform
 import shutil
+import sys
 import time
 from importlib import metadata
 
 import click
 
-from vcell import __version__, console, plugin
+from vcell import __version__, bytecode, console, plugin
 from vcell.cores import cores
 
 OK, NOTE, BAD = "ok", "note", "MISSING"
@@ -35,20 +36,20 @@ _PACKAGES = [
 @click.command()
 @click.option(
     "--compile", "ahead", is_flag=True,
-    help="Compile missing kernels for this processor now, on all cores, not when first used.",
+    help="Compile what is missing now: kernels for this processor, on all cores, and bytecode.",
 )  # fmt: skip
 @click.pass_context
 def doctor(ctx: click.Context, *, ahead: bool) -> None:
     r"""Show what this machine has, and how to get what is missing.
 
-    A wheel brings compiled kernels. If any are missing, --compile makes them, and no command has to
-    wait for a compiler.
+    A wheel brings compiled kernels, and pip writes bytecode. If any are missing, --compile makes
+    them, and no command has to wait for a compiler.
 
     \b
     Example: vcell doctor --json
     """
-    findings = [*_machine(), *_packages(), *_kernels(compile_now=ahead), *_torch(), *_gpus()]
-    findings += _plugins()
+    findings = [*_machine(), *_packages(), *_kernels(compile_now=ahead)]
+    findings += [*_bytecode(compile_now=ahead), *_torch(), *_gpus(), *_plugins()]
     rows = [[f["state"], f["what"], f["found"], f["advice"]] for f in findings]
     text = console.table(rows, ["", "what", "found", "what to do"])
     console.result({"vcell": __version__, "findings": findings}, text)
@@ -74,6 +75,20 @@ def _kernels(*, compile_now: bool) -> list[dict[str, str]]:
         found += f", {n} of them in {console.duration(time.monotonic() - started)}"
     advice = "vcell doctor --compile, or commands compile them when first used" if left else ""
     return [_finding("kernels", found, NOTE if left else OK, advice)]
+
+
+def _bytecode(*, compile_now: bool) -> list[dict[str, str]]:
+    """Write the bytecode that is missing, if asked to; say how much there is."""
+    if compile_now:
+        bytecode.write()
+    current = list(bytecode.sources().values())
+    found = f"{sum(current):,} of {len(current):,} sources"
+    if all(current) or not sys.dont_write_bytecode:  # Python writes the rest at their first import
+        return [_finding("bytecode", found)]
+    advice = (
+        "PYTHONDONTWRITEBYTECODE is set, so every command starts slowly: vcell doctor --compile"
+    )
+    return [_finding("bytecode", found, NOTE, advice)]
 
 
 def _machine() -> list[dict[str, str]]:

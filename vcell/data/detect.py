@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vcell.data.block import Block
+    from vcell.data.buffers import Buffers
     from vcell.data.source import CellSource
 
 Kind = Literal["counts", "log1p", "normalised", "other", "empty"]
@@ -171,7 +172,7 @@ def sample_rows(n_cells: int, nnz: int | None, n_genes: int) -> NDArray[np.int64
     runs = min(SAMPLE_RUNS, wanted)
     length = wanted // runs
     starts = np.linspace(0, n_cells - length, runs).astype(np.int64)
-    return np.unique((starts[:, None] + np.arange(length)).ravel())
+    return (starts[:, None] + np.arange(length)).ravel()  # ascends: runs are too short to overlap
 
 
 def sample(source: CellSource, max_nnz: int = MAX_NNZ) -> Iterator[Block]:
@@ -242,13 +243,23 @@ def _largest_count(blocks: list[Block]) -> float | None:
     return high
 
 
-def whole_counts(source: CellSource, block: Block) -> NDArray[np.int32]:
-    """Return the values of some cells as whole numbers; refuse what is not a count."""
+def whole_counts(
+    source: CellSource, block: Block, buffers: Buffers | None = None
+) -> NDArray[np.int32]:
+    """Return the values of some cells as whole numbers; refuse what is not a count.
+
+    Memory for floats made whole is taken from `buffers`, if there are any.
+    """
     data: NDArray[Any] = block.data
     if len(data) and not (float(data.min()) >= 0 and float(data.max()) <= LARGEST_COUNT):
         _refuse_value(source, block, ~((data >= 0) & (data <= LARGEST_COUNT)))
-    counts: NDArray[np.int32] = data.astype(np.int32, copy=False)
-    if data.dtype.kind == "f" and not np.array_equal(counts, data):
+    if data.dtype.kind != "f" or buffers is None:
+        counts: NDArray[np.int32] = data.astype(np.int32, copy=False)
+    else:
+        counts = buffers.take(len(data), np.int32)
+        counts[:] = data
+    # compared as floats of the same size, which have every count that came from one
+    if data.dtype.kind == "f" and not (counts.astype(data.dtype) == data).all():
         _refuse_value(source, block, counts != data)
     return counts
 
@@ -347,9 +358,10 @@ def warn_of_repeated(source: CellSource) -> None:
 
 
 def _repeated(source: CellSource) -> str:
-    twice = sorted(name for name, n in Counter(source.genes.tolist()).items() if n > 1)
-    if not twice:
+    names = source.genes.tolist()
+    if len(set(names)) == len(names):
         return ""
+    twice = sorted(name for name, n in Counter(names).items() if n > 1)
     more = f" and {len(twice) - 10:,} more" if len(twice) > 10 else ""
     many = console.count(len(twice), "gene")
     return f"{source.name} names {many} more than once: {', '.join(twice[:10])}{more}"

@@ -12,9 +12,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vcell.outputs import MADE_BY, made_by
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class HdfSink(io.RawIOBase):
@@ -126,3 +129,19 @@ def writing(path: Path, **options: Any) -> Iterator[tuple[Any, HdfSink]]:
         sink.check()
     finally:
         sink.close()
+
+
+def in_one_piece(
+    file: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> tuple[Any, int]:
+    """Make an array that is not written; return it, and its place in the file, for `HdfSink`."""
+    import h5py
+
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    settings.set_layout(h5py.h5d.CONTIGUOUS)
+    settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    kind, space = h5py.h5t.py_create(dtype), h5py.h5s.create_simple(shape)
+    array = h5py.h5d.create(file.id, name.encode(), kind, space, settings)
+    place = array.get_offset()  # None if it has no values
+    return h5py.Dataset(array), place or 0

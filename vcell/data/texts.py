@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 #: Number of Python strings at a time.
 PIECE = 1 << 15
+#: Number of letters that are hashed at a time, unless a string is longer.
+LETTERS = 1 << 18
+_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no letter's weight vanishes
 
 
 class Texts:
@@ -78,9 +81,34 @@ class Texts:
         strings: list[str] = self[:].tolist()
         return strings
 
-    def hashes(self) -> NDArray[np.int64]:
-        """Return a hash of each string."""
-        return np.fromiter(map(hash, self), np.int64, len(self))
+    def hashes(self) -> NDArray[np.uint64]:
+        """Return a hash of each string, a polynomial of its letters; no strings are made."""
+        letters, lengths = np.asarray(self._letters, np.uint8), np.diff(self._ends)
+        powers = np.cumprod(np.full(int(lengths.max(initial=0)), _BASE), dtype=np.uint64)
+        found = np.zeros(len(self), np.uint64)
+        rows = np.flatnonzero(lengths)
+        ends = self._ends[rows + 1]
+        at = 0
+        while at < len(rows):
+            begin = int(self._ends[rows[at]])
+            to = max(int(np.searchsorted(ends, begin + LETTERS, side="right")), at + 1)
+            some = rows[at:to]
+            starts = self._ends[some] - begin
+            place = np.arange(int(ends[to - 1]) - begin) - np.repeat(starts, lengths[some])
+            terms = (letters[begin : int(ends[to - 1])] + np.uint64(1)) * powers[place]
+            found[some] = np.add.reduceat(terms, starts)
+            at = to
+        return found
+
+    def n_blank(self) -> int:
+        """Return the number of strings without any visible letter."""
+        lengths = np.diff(self._ends)
+        first = np.full(len(self), ord(" "), np.uint8)
+        filled = np.flatnonzero(lengths)
+        first[filled] = np.asarray(self._letters, np.uint8)[self._ends[filled]]
+        # ASCII's white space is not above the blank; other white space begins beyond ASCII
+        unclear = np.flatnonzero((first <= ord(" ")) | (first >= 0x80))
+        return sum(not text.strip() for piece in self.pieces(unclear) for text in piece)
 
     def n_different(self) -> int:
         """Return the number of distinct strings, approximately."""
@@ -146,12 +174,17 @@ def join(parts: Iterable[Texts]) -> Texts:
     return Texts(piece for part in parts for piece in part.pieces())
 
 
-def _utf8(values: list[Any]) -> tuple[list[bytes], bytes]:
-    """Return the strings as UTF-8, one by one and joined."""
-    if set(map(type, values)) <= {bytes}:  # numpy's strings are buffers too, but not of UTF-8
+def _utf8(values: list[Any]) -> tuple[list[bytes] | list[str], bytes]:
+    """Return the strings as UTF-8, one by one (str if as long as that) and joined."""
+    kinds = set(map(type, values))
+    if kinds <= {bytes}:  # numpy's strings are buffers too, but not of UTF-8
         joined = b"".join(values)
         if joined.isascii():
             return values, joined
+    elif kinds == {str}:
+        text = "".join(values)
+        if text.isascii():
+            return values, text.encode()
     coded = [
         str(value, "utf-8", "replace").encode()
         if isinstance(value, bytes)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vcell.data.block import Block, Csr, from_scipy
 from vcell.data.elements import write_tree
-from vcell.data.h5_writing import writing
+from vcell.data.h5_writing import in_one_piece, writing
 from vcell.data.write_chunks import ChunkWriter, append
 from vcell.data.write_columns import Growing, write_column, write_frame, write_strings
 from vcell.errors import UserError
@@ -26,6 +26,8 @@ from vcell.outputs import ASIDE, whole
 
 #: Values of an HDF5 chunk: 512 KiB of float32, a good size for reading by several threads.
 CHUNK = 1 << 17
+#: Rows of a chunk of names, and of an array of obsm.
+ROWS = 4096
 Compression = Literal["gzip"] | None
 Rows = Block | Csr | NDArray[Any] | Any
 
@@ -58,6 +60,9 @@ class CellWriter:
         Type of the stored values.
     dense
         Store a full table instead of CSR.
+    n_cells
+        Number of cells, if known: a full table that is not compressed is then in one piece, which
+        is faster to write and read than chunks.
     """
 
     def __init__(  # noqa: PLR0913 - by name, but for the first two
@@ -72,6 +77,7 @@ class CellWriter:
         compression: Compression = None,
         dtype: type | np.dtype[Any] | str = np.float32,
         dense: bool = False,
+        n_cells: int | None = None,
     ) -> None:
         self.path = Path(path)
         if not (self.path.suffix == ".h5ad" or ASIDE in self.path.name):
@@ -84,6 +90,8 @@ class CellWriter:
         given = obs if isinstance(obs, Mapping) else dict.fromkeys(obs)
         self._obs = {name: Growing(name, categories) for name, categories in given.items()}
         self._obsm = dict(obsm or {})
+        self._held: dict[str, list[NDArray[Any]]] = {}  # rows of small arrays, to be written
+        self._size, self._place = n_cells, -1
         self._open = True
         self._chunks: list[ChunkWriter] = []
         self._output = ExitStack()
@@ -112,7 +120,7 @@ class CellWriter:
             )
         for name, width in self._obsm.items():
             table = file["obsm"].create_dataset(
-                name, (0, width), np.float32, maxshape=(None, width), chunks=(4096, width)
+                name, (0, width), np.float32, maxshape=(None, width), chunks=(ROWS, width)
             )
             table.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
         if uns:
@@ -123,7 +131,7 @@ class CellWriter:
             write_column(frame, name, np.asarray(values))
         obs = write_frame(file, "obs", list(self._obs))
         names = obs.create_dataset(
-            "_index", (0,), h5py.string_dtype(), maxshape=(None,), chunks=(4096,)
+            "_index", (0,), h5py.string_dtype(), maxshape=(None,), chunks=(ROWS,)
         )
         names.attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
         self._make_matrix(dtype, compression)
@@ -133,11 +141,17 @@ class CellWriter:
         if self._dense:
             width = max(self.n_genes, 1)
             rows = 1 << max(CHUNK // width, 1).bit_length() - 1
-            table = self._file.create_dataset(
-                "X", (0, self.n_genes), dtype, maxshape=(None, self.n_genes), chunks=(rows, width),
-                **options,
-            )  # fmt: skip
+            if self._size is not None and compression is None:
+                table, self._place = in_one_piece(
+                    self._file, "X", (self._size, self.n_genes), dtype
+                )
+            else:
+                table = self._file.create_dataset(
+                    "X", (0, self.n_genes), dtype, maxshape=(None, self.n_genes),
+                    chunks=(rows, width), **options,
+                )  # fmt: skip
             table.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+            self._table = table
             return
         group = self._file.create_group("X")
         group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
@@ -182,27 +196,33 @@ class CellWriter:
             column.extend(obs[name], n)
         if set(obsm or {}) != set(self._obsm):
             raise ValueError(f"obsm must have the tables {sorted(self._obsm)}")
+        if len(names) != n:
+            raise ValueError(f"{len(names)} names for {n} cells")
         with self._writing():
-            self._append_names(names, n)
+            self._hold("obs/_index", np.array(names, dtype=object))
             for name, values in (obsm or {}).items():
-                table = self._file[f"obsm/{name}"]
-                table.resize((self.n_cells + n, self._obsm[name]))
-                table[self.n_cells :] = values
+                self._hold(f"obsm/{name}", np.array(values, np.float32))
             if full:
-                self._append_full(csr, n)
+                self._append_full(csr, self.n_cells)
             elif self._dense:
                 self._append_dense(csr, n)
             else:
                 self._append_sparse(csr)
         self.n_cells += n
 
-    def _append_names(self, names: Sequence[str] | NDArray[Any], n: int) -> None:
-        if len(names) != n:
-            raise ValueError(f"{len(names)} names for {n} cells")
-        index = self._file["obs/_index"]
-        index.resize((self.n_cells + n,))
-        if n:
-            index[self.n_cells :] = np.asarray(names, dtype=object)
+    def _hold(self, name: str, rows: NDArray[Any]) -> None:
+        """Write rows of a small array when there are many: a call of HDF5 takes long."""
+        held = self._held.setdefault(name, [])
+        held.append(rows)
+        if sum(map(len, held)) >= ROWS:
+            self._write_held(name)
+
+    def _write_held(self, name: str) -> None:
+        rows, array = np.concatenate(self._held.pop(name)), self._file[name]
+        first = len(array)
+        array.resize(first + len(rows), axis=0)
+        if len(rows):
+            array[first:] = rows
 
     def _append_sparse(self, csr: Block | Csr) -> None:
         group, n = self._file["X"], len(csr.data)
@@ -216,36 +236,39 @@ class CellWriter:
         self._indptr.append(np.asarray(csr.indptr[1:], np.int64) + (self.nnz - csr.indptr[0]))
         self.nnz += n
 
-    def _append_full(self, values: NDArray[Any], n: int) -> None:
-        """Append a dense table; HDF5 copies what does not fill a chunk."""
-        table, first, done = self._file["X"], self.n_cells, 0
-        table.resize((first + n, self.n_genes))
-        rows = table.chunks[0]
-        as_stored = values.dtype == table.dtype and values.flags.c_contiguous and values.size
-        if as_stored and table.compression is None and first % rows == 0:
-            done = n // rows * rows
-            for at in range(0, done, rows):
-                table.id.write_direct_chunk((first + at, 0), values[at : at + rows].data.cast("B"))
-        if done < n:
-            table[first + done :] = values[done:]
+    def _append_full(self, values: NDArray[Any], first: int) -> None:
+        """Append a dense table, whose first row is cell number `first`."""
+        table, last = self._table, first + len(values)
+        if self._place < 0:
+            table.resize((last, self.n_genes))
+            table[first:] = values
+            return
+        if last > len(table):
+            raise ValueError(f"{last:,} cells or more, not {len(table):,}")
+        stored = np.ascontiguousarray(values, table.dtype)
+        if stored.size:
+            self._sink.seek(self._place + first * self.n_genes * stored.itemsize)
+            self._sink.write(stored)
 
     def _append_dense(self, csr: Block | Csr, n: int) -> None:
-        table = self._file["X"]
-        table.resize((self.n_cells + n, self.n_genes))
         step = max(1, (1 << 22) // max(self.n_genes, 1))  # rows of a 16 MiB piece
         for first in range(0, n, step):
             last = min(first + step, n)
-            piece = np.zeros((last - first, self.n_genes), table.dtype)
+            piece = np.zeros((last - first, self.n_genes), self._table.dtype)
             a, b = csr.indptr[first], csr.indptr[last]
             row = np.repeat(np.arange(last - first), np.diff(csr.indptr[first : last + 1]))
             piece[row, csr.indices[a:b]] = csr.data[a:b]
-            table[self.n_cells + first : self.n_cells + last] = piece
+            self._append_full(piece, self.n_cells + first)
 
     def close(self) -> None:
         """Finish the file, and rename it to `path`."""
         if not self._open:
             return
         with self._writing():
+            if self._size not in (None, self.n_cells):
+                raise ValueError(f"{self.n_cells:,} cells, not {self._size:,}")
+            for name in list(self._held):
+                self._write_held(name)
             obs = self._file["obs"]
             for column in self._obs.values():
                 column.write(obs)

@@ -18,7 +18,7 @@ from vcell.store.cells import load_all
 from vcell.store.priority_pool import default_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from vcell.store import Store
 
-_FILES, _AT_ONCE = ("indices", "counts", "borders"), 4096
+_FILES = ("indices", "counts", "borders")
+_AT_ONCE, _FETCHED = 4096, 1024  # rows
 
 
 def compressed(
@@ -62,6 +63,12 @@ def row_sums(borders: NDArray[np.int64], values: NDArray[Any]) -> NDArray[np.flo
         total = np.concatenate([[0.0], some])
         sums[start : start + _AT_ONCE] = np.diff(total[edge - edge[0]])
     return sums
+
+
+def in_pieces(rows: NDArray[np.int64], size: int = _FETCHED) -> Iterator[NDArray[np.int64]]:
+    """Yield some rows at a time."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def _sort(borders: NDArray[np.int64], indices: NDArray[Any], counts: NDArray[Any]) -> None:
@@ -154,8 +161,8 @@ class ResidentCells:
     def shares(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return each gene's share of all counts of some cells."""
         total = np.zeros(self.n_genes)
-        for start in range(0, len(rows), 8192):
-            batch = self.fetch(rows[start : start + 8192])
+        for some in in_pieces(rows):
+            batch = self.fetch(some)
             total += np.bincount(batch.indices.numpy(), batch.counts.numpy(), self.n_genes)
         shares: NDArray[np.float64] = total / max(total.sum(), 1)
         return shares

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator, svds
 
 from vcell import console
+from vcell.gmvae.cells import in_pieces
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 COMPONENTS = "components.npz"
 MOST = 10_000  # maximum number of cells to learn components from
-_AT_ONCE = 1024
 
 
 def as_csr(rows: CompressedRows) -> Any:
@@ -67,7 +67,7 @@ class Components:
         if len(rows) > MOST:
             console.say(f"components are learnt from {MOST:,} of {len(rows):,} cells")
             rows = np.sort(rng.choice(rows, MOST, replace=False))
-        x = sp.vstack([as_csr(cells.fetch(some)) for some in _pieces(rows)], format="csr")
+        x = sp.vstack([as_csr(cells.fetch(some)) for some in in_pieces(rows)], format="csr")
         ones = np.ones(x.shape[0])
         centre = middle = x.T @ ones / len(ones)
         if scaled:
@@ -113,7 +113,7 @@ class Components:
 
     def of(self, cells: ResidentCells, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the components of some cells, (N, n)."""
-        return np.concatenate([self.of_batch(cells.fetch(some)) for some in _pieces(rows)])
+        return np.concatenate([self.of_batch(cells.fetch(some)) for some in in_pieces(rows)])
 
     def of_batch(self, batch: CompressedRows) -> NDArray[np.float64]:
         """Return the components of a batch, (B, n)."""
@@ -127,7 +127,3 @@ def _scales(x: Any, centre: NDArray[Any]) -> Any:
     spread = np.sqrt(np.maximum(square - centre**2, 0))
     varying = spread[spread > 0]
     return (spread + (np.median(varying) if len(varying) else 1.0)).astype(x.dtype)
-
-
-def _pieces(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    return [rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE)]

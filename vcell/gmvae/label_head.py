@@ -40,7 +40,7 @@ class LabelHead:
     latent
         Head on latent means, with its own temperature.
     components
-        Heads on successive parts of the principal components, each with its own temperature.
+        Heads on the parts of the principal components, each with its own temperature.
     temperature
         Divides the sum of their logits; learnt on cells that none was fitted to.
     """
@@ -49,12 +49,10 @@ class LabelHead:
     components: tuple[Head, ...] = ()
     temperature: float = 2.0
 
-    def log_probabilities(self, mean: Array, components: Array | None = None) -> Array:
-        """Return (N, K), from latent means alone if there are no components."""
-        if not self.components or components is None:
+    def log_probabilities(self, mean: Array, parts: Sequence[Array] = ()) -> Array:
+        """Return (N, K), from latent means alone without the parts of the components."""
+        if not parts:
             return self.latent.log_probabilities(mean)
-        ends = np.cumsum([len(head.centre) for head in self.components])
-        parts = np.split(components, ends[:-1], axis=1)
         every = self.latent.logits(mean) + _summed(self.components, parts)
         found: Array = log_softmax(every / self.temperature, axis=1)
         return found

@@ -72,6 +72,8 @@ class Weights:
     shown
         Share of the training cells whose label is shown: the cross entropy is divided by it, so
         that its weight does not depend on their number.
+    begin
+        Steps over which the cross entropy of the component that a cell begins in falls to 0.
     """
 
     kl: float = 1.0

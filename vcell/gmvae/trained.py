@@ -1,7 +1,7 @@
 """A trained run of train-gmvae: it encodes and labels cells, with probabilities.
 
-trained = Trained.load(Run.open("latest")) predicted = trained.predict(*trained.encode(batch))
-# a batch of vcell.gmvae.cells.compressed
+`Trained.load` opens a run, `encode` takes a batch of `vcell.gmvae.cells.compressed`, and `predict`
+what `encode` returns.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vcell.gmvae.outliers import Outliers
 from vcell.train.state import load_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -93,16 +93,14 @@ class Trained:
         mean, log_variance = self.network.encode(batch.to(device))
         return mean.cpu().numpy(), self.network.mixture(mean, log_variance).cpu().numpy()
 
-    def predict(
-        self, mean: Array, joint: Array, components: Array | None = None
-    ) -> CellPredictions:
-        """Label cells by their latent means, and by their principal components if given."""
+    def predict(self, mean: Array, joint: Array, parts: Sequence[Array] = ()) -> CellPredictions:
+        """Label cells by their latent means, and by parts of their components if given."""
         if self.outliers is None:
             raise UserError("the run is not finished: it has no head", hint="resume it")
         n = len(mean)
         label, probability = np.full(n, -1), np.full(n, np.nan)
         if self.head is not None:
-            log_p = self.head.log_probabilities(mean, components)
+            log_p = self.head.log_probabilities(mean, parts)
             label = log_p.argmax(1)
             probability = np.exp(log_p[np.arange(n), label])
         return CellPredictions(label, probability, joint.argmax(1), self.outliers.scores(mean))

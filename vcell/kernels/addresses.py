@@ -10,7 +10,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from vcell.kernels.intrinsic import Intrinsic, types
+from vcell.kernels.intrinsic import Intrinsic, cgutils, types
 
 WIDE = 32
 #: Bytes of a line of the cache.
@@ -89,6 +89,22 @@ def fill(_context: Any, to: Any, byte: Any) -> Any:
     return types.void(types.int64, types.int64), emit
 
 
+def _changed(builder: Any, value: Any, wanted: Any) -> Any:
+    """Convert whole numbers without a sign, or vectors of them, to another type."""
+    own, to = (getattr(kind, "element", kind) for kind in (value.type, wanted))
+    if own == to:
+        return value
+    if not isinstance(to, ir.IntType):
+        return builder.uitofp(value, wanted)
+    return (builder.zext if to.width > own.width else builder.trunc)(value, wanted)
+
+
+def _write_past(builder: Any, value: Any, to: Any) -> None:
+    """Store a line of the cache past it."""
+    written = builder.store(value, to, align=LINE)
+    written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_INT, 1)]))
+
+
 def _streamer(*, drains: bool) -> Intrinsic:
     """Return an instruction that copies a line of the cache past it; `drains` clears the source."""
 
@@ -109,11 +125,7 @@ def _streamer(*, drains: bool) -> Intrinsic:
             if drains:
                 builder.store(ir.Constant(kind, None), source, align=aligned)
             to, wanted = at(2)
-            if kind != wanted:
-                whole = isinstance(wanted.element, ir.IntType)
-                value = (builder.zext if whole else builder.uitofp)(value, wanted)
-            written = builder.store(value, to, align=LINE)
-            written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_INT, 1)]))
+            _write_past(builder, _changed(builder, value, wanted), to)
             return context.get_dummy_value()
 
         return types.void(a, types.int64, b, types.int64), emit
@@ -126,6 +138,71 @@ def _streamer(*, drains: bool) -> Intrinsic:
 #: type; no bounds are checked. Memory is not read before it is overwritten. Other threads see the
 #: line after a `fence`.
 stream_line, drain_line = _streamer(drains=False), _streamer(drains=True)
+
+
+@Intrinsic
+def fetch_line(_context: Any, at: Any) -> Any:
+    """Have a line of the cache fetched that will be stored to; nothing waits for it."""
+
+    def emit(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        pointer = _BYTE.as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, _INT, _INT, _INT])
+        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        how = [ir.Constant(_INT, n) for n in (1, 3, 1)]  # to write, to every cache, data
+        builder.call(call, [builder.inttoptr(args[0], pointer), *how])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), emit
+
+
+@Intrinsic
+def bytes_of(_context: Any, like: Any) -> Any:
+    """Return the size of a number's type."""
+
+    def emit(_ctx: Any, _builder: Any, _sig: Any, _args: Any) -> Any:
+        return ir.Constant(_LONG, like.bitwidth // 8)
+
+    return types.int64(like), emit
+
+
+@Intrinsic
+def store_as(_context: Any, value: Any, to: Any, like: Any) -> Any:
+    """Store a whole number without a sign in the type of the number `like`."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = context.get_data_type(sig.args[2])
+        builder.store(_changed(builder, args[0], kind), _at(builder, args[1], kind))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, like), emit
+
+
+def _unpacker(*, halves: int) -> Intrinsic:
+    """Return an instruction that streams numbers whose low and high bytes are apart."""
+
+    def emitter(_context: Any, low: Any, high: Any, to: Any, like: Any) -> Any:
+        lanes = LINE * 8 // like.bitwidth
+
+        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            half, word = (ir.VectorType(kind, lanes) for kind in (_BYTE, ir.IntType(16)))
+            value = builder.load(_at(builder, args[0], half), align=1)
+            if halves > 1:
+                above = builder.zext(builder.load(_at(builder, args[1], half), align=1), word)
+                above = builder.shl(above, ir.Constant(word, [8] * lanes))
+                value = builder.or_(builder.zext(value, word), above)
+            wanted = ir.VectorType(context.get_data_type(sig.args[3]), lanes)
+            value = _changed(builder, value, wanted)
+            _write_past(builder, value, _at(builder, args[2], wanted))
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.int64, like), emit
+
+    return Intrinsic(emitter)
+
+
+#: Store a line of numbers of the type of `like` past the cache: bytes at an address, or numbers of
+#: 16 bits whose low and high bytes are at two.
+stream_bytes, stream_words = _unpacker(halves=1), _unpacker(halves=2)
 
 
 @Intrinsic
@@ -186,39 +263,31 @@ def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
     return [builder.bitcast(row, _VECTOR) for row in rows]
 
 
-def _from_planes(width: int) -> Intrinsic:
-    """Return the inverse of `planes` for eight times `WIDE` numbers of 1 or 2 bytes."""
+@Intrinsic
+def bytes_from_planes(_context: Any, source: Any, apart: Any, to: Any) -> Any:
+    """Store 8 `WIDE` bytes whose bits k are at ``source + k * apart``: the inverse of `planes`."""
 
-    def emitter(_context: Any, source: Any, apart: Any, to: Any) -> Any:
-        def emit(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-            source, apart, to = args
-            starts = [builder.mul(apart, ir.Constant(_LONG, k)) for k in range(8)]
-            planes = [_at(builder, builder.add(source, start), _VECTOR) for start in starts]
-            rows = _transposed(builder, [builder.load(plane, align=1) for plane in planes])
-            # Byte b of row j is number 8 b + j. Three rounds put them in turns, if the rows come in
-            # the order of their bits read backwards.
-            rows = [rows[k] for k in (0, 4, 2, 6, 1, 5, 3, 7)]
-            for unit in (1, 2, 4):
-                pairs = [_interleaved(builder, rows[k], rows[k + 4], unit) for k in range(4)]
-                rows = [part for pair in pairs for part in pair]
-            half, kind = ir.VectorType(_INT, 16), ir.VectorType(ir.IntType(8 * width), 16)
-            for n in range(16):
-                lane, k = divmod(n, 8)
-                places = ir.Constant(half, [*range(16 * lane, 16 * lane + 16)])
-                part = builder.shuffle_vector(rows[k], rows[k], places)
-                if width > 1:
-                    part = builder.zext(part, kind)
-                after = builder.add(to, ir.Constant(_LONG, 16 * n * width))
-                builder.store(part, _at(builder, after, kind), align=1)
-            return context.get_dummy_value()
+    def emit(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        source, apart, to = args
+        starts = [builder.mul(apart, ir.Constant(_LONG, k)) for k in range(8)]
+        planes = [_at(builder, builder.add(source, start), _VECTOR) for start in starts]
+        rows = _transposed(builder, [builder.load(plane, align=1) for plane in planes])
+        # Byte b of row j is number 8 b + j. Three rounds put them in turns, if the rows come in
+        # the order of their bits read backwards.
+        rows = [rows[k] for k in (0, 4, 2, 6, 1, 5, 3, 7)]
+        for unit in (1, 2, 4):
+            pairs = [_interleaved(builder, rows[k], rows[k + 4], unit) for k in range(4)]
+            rows = [part for pair in pairs for part in pair]
+        half = ir.VectorType(_INT, 16)
+        for n in range(16):
+            lane, k = divmod(n, 8)
+            places = ir.Constant(half, [*range(16 * lane, 16 * lane + 16)])
+            part = builder.shuffle_vector(rows[k], rows[k], places)
+            after = _at(builder, builder.add(to, ir.Constant(_LONG, 16 * n)), part.type)
+            builder.store(part, after, align=1)
+        return context.get_dummy_value()
 
-        return types.void(types.int64, types.int64, types.int64), emit
-
-    return Intrinsic(emitter)
-
-
-#: Store 8 `WIDE` numbers, as bytes or as 16 bits, whose bits k are at ``source + k * apart``.
-bytes_from_planes, words_from_planes = _from_planes(1), _from_planes(2)
+    return types.void(types.int64, types.int64, types.int64), emit
 
 
 @Intrinsic

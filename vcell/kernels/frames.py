@@ -34,7 +34,6 @@ from vcell.kernels.addresses import (
     store8,
     store32,
     store64,
-    words_from_planes,
     zeros_above,
     zeros_below,
 )
@@ -159,31 +158,67 @@ def _unpack(at: int, end: int, last: int, to: int, n: int) -> bool:
 
 
 @njit(nogil=True, cache=True)
-def _any(words: Array) -> bool:
-    seen = np.uint64(0)
-    for i in range(len(words)):
-        seen |= words[i]
-    return bool(seen != 0)
+def _any(at: int, n: int) -> bool:
+    """Whether one of n bytes is not zero; without an early end, LLVM makes the loop slow."""
+    seen, end = 0, at + n
+    while seen == 0 and at < end:
+        seen = load64(at) | load64(at + 8) | load64(at + 16) | load64(at + 24)
+        at += WIDE
+    return seen != 0
 
 
 @njit(nogil=True, cache=True)
-def _join(low: int, high: int, n: int, to: int) -> None:
-    for k in range(0, n, WIDE):
-        join(low + k, high + k, to + 2 * k)
+def flags_of(at: int, last: int, size: int, count: int) -> int:
+    """Return the flags of the frame ``at:last``, or 0 if it is not one of these frames.
+
+    It has to hold `count` numbers of `size` bytes.
+    """
+    if last - at < _HEADER or load32(at + 4) != count * size or load8(at + 3) != size:
+        return 0
+    if load32(at + 8) != BLOCK or count * size % BLOCK:
+        return 0
+    flags = load8(at + 2)
+    known = flags == _LZ4 | _BITS or (size == 2 and flags == _LZ4 | _BYTES)
+    return flags if known and last - at >= _HEADER + 4 * (count * size // BLOCK) else 0
 
 
 @njit(nogil=True, cache=True)
-def _words(low: int, high: int, n: int, small: bool, work: int, to: int) -> None:
-    """Turn planes of bits into n numbers of 16 bits; if `small`, the higher planes are zero."""
-    apart = n >> 3
-    if small:
-        for k in range(0, apart, WIDE):
-            words_from_planes(low + k, apart, to + 16 * k)
-        return
-    for k in range(0, apart, WIDE):
-        bytes_from_planes(low + k, apart, work + 8 * k)
-        bytes_from_planes(high + k, apart, work + n + 8 * k)
-    _join(work, work + n, n, to)
+def halves(
+    at: int, last: int, b: int, size: int, flags: int, work: int, own: int
+) -> tuple[int, int, bool]:
+    """Decode block b of the frame ``at:last`` to the low and the high bytes of its numbers.
+
+    Return their addresses, the first 0 if the block is damaged, and whether any high byte is not
+    zero. They are in the frame, at `work` (half of `WORK`) or at `own` (`BLOCK` bytes).
+    """
+    n = BLOCK // size
+    i = at + load32(at + _HEADER + 4 * b)
+    low = high = work
+    for part in range(size):
+        if i + 4 > last:
+            return 0, 0, False
+        stored = load32(i)
+        i += 4
+        if i + stored > last:
+            return 0, 0, False
+        low, high = high, work + part * n
+        if stored == n:  # not compressed
+            high = i
+        elif not _unpack(i, i + stored, last, high, n):
+            return 0, 0, False
+        i += stored
+    if size == 1:
+        low = high
+    wide = size == 2 and (flags != _LZ4 | _BITS or _any(high, n))
+    if flags == _LZ4 | _BITS:
+        for k in range(0, n >> 3, WIDE):
+            bytes_from_planes(low + k, n >> 3, own + 8 * k)
+        low = own
+        if wide:
+            for k in range(0, n >> 3, WIDE):
+                bytes_from_planes(high + k, n >> 3, own + n + 8 * k)
+            high = own + n
+    return low, high, wide
 
 
 @njit(nogil=True, cache=True)
@@ -197,46 +232,21 @@ def decode(frame: Array, out: Array, work: Array) -> bool:
     out
         uint8 or uint16.
     """
-    size, wide = out.itemsize, out.itemsize == 2
-    at = np.int64(frame.ctypes.data)
-    last = at + len(frame)
-    if len(frame) < _HEADER or load32(at + 4) != len(out) * size or load8(at + 3) != size:
+    size = out.itemsize
+    at, to = np.int64(frame.ctypes.data), np.int64(out.ctypes.data)
+    last, base = at + len(frame), np.int64(work.ctypes.data)
+    own = base + WORK // 2
+    flags = flags_of(at, last, size, len(out))
+    if flags == 0:
         return False
-    flags, block = load8(at + 2), load32(at + 8)
-    by_bit = flags == _LZ4 | _BITS
-    if not by_bit and not (wide and flags == _LZ4 | _BYTES):
-        return False
-    if block != BLOCK or len(out) * size % block:
-        return False
-    n_blocks, n = len(out) * size // block, block // size
-    if len(frame) < _HEADER + 4 * n_blocks:
-        return False
-    base, start = np.int64(work.ctypes.data), np.int64(out.ctypes.data)
-    for b in range(n_blocks):
-        i = at + load32(at + _HEADER + 4 * b)
-        to = start + b * block
-        low = high = base
-        for part in range(size):
-            if i + 4 > last:
-                return False
-            stored = load32(i)
-            i += 4
-            if i + stored > last:
-                return False
-            low, high = high, base + part * n
-            if stored == n:  # not compressed
-                high = i
-            elif not _unpack(i, i + stored, last, high, n):
-                return False
-            i += stored
-        if by_bit and not wide:
-            for k in range(0, n >> 3, WIDE):
-                bytes_from_planes(high + k, n >> 3, to + 8 * k)
-        elif by_bit:
-            small = high == base + n and not _any(work[n : 2 * n].view(np.uint64))
-            _words(low, high, n, small, base + BLOCK + _BEYOND, to)
-        else:
-            _join(low, high, n, to)
+    for b in range(len(out) * size // BLOCK):
+        low, high, _ = halves(at, last, b, size, flags, base, own if size == 2 else to)
+        if low == 0:
+            return False
+        if size == 2:
+            for k in range(0, BLOCK // 2, WIDE):
+                join(low + k, high + k, to + 2 * k)
+        to += BLOCK
     return True
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vcell.kernels import frames
 from vcell.kernels.addresses import LINE, drain_line, fence, stream_line
 from vcell.kernels.kernel import njit
 
@@ -114,45 +113,6 @@ def rows_from_chunk(
             _stream(idx[a - begin : b - begin], idx_out[to : to + b - a])
             _stream(val[a - begin : b - begin], val_out[to : to + b - a])
     fence()
-
-
-@njit(nogil=True, cache=True)
-def rows_from_frames(
-    idx_frames: Array,
-    val_frames: Array,
-    idx_at: Array,
-    val_at: Array,
-    idx: Array,
-    val: Array,
-    work: Array,
-    chunks: Array,
-    src: Array,
-    length: Array,
-    dst: Array,
-    order: Array,
-    first: Array,
-    last: Array,
-    idx_out: Array,
-    val_out: Array,
-) -> int:
-    """Decode chunks (`vcell.kernels.frames`) and copy their rows; return how many were decoded.
-
-    Chunk i is the bytes ``idx_at[i] : idx_at[i + 1]`` of `idx_frames`, likewise of `val_frames`. It
-    is decoded to `idx` and `val`, and rows ``order[first[i] : last[i]]`` are copied from there.
-    """
-    size = idx.shape[0]
-    for i in range(chunks.shape[0]):
-        if not (
-            frames.decode(idx_frames[idx_at[i] : idx_at[i + 1]], idx, work)
-            and frames.decode(val_frames[val_at[i] : val_at[i + 1]], val, work)
-        ):
-            return i
-        begin = chunks[i] * size
-        rows_from_chunk(
-            idx, val, begin, begin + size, src, length, dst, order, first[i], last[i], idx_out,
-            val_out,
-        )  # fmt: skip
-    return len(chunks)
 
 
 @njit(nogil=True, cache=True)

@@ -66,12 +66,27 @@ class BatchFactory:
         """Return memory for batches: new if each batch owns its arrays, else reused."""
         return np.empty(n, dtype) if self.output.own else self.memory.take(n, dtype)
 
-    def fetch(self, rows: NDArray[np.int64], pool: PriorityPool) -> Buffer:
+    def plan(self, rows: NDArray[np.int64]) -> Planned:
+        """Do what can be done for a buffer before there is memory for it."""
+        labels = {name: codes[rows] for name, codes in self.labels.items()}
+        scale = None if self.scale is None else self.scale[rows]
+        return Planned(rows, labels, scale, self.cells.plan(rows))
+
+    def fetch(self, planned: Planned, pool: PriorityPool) -> Buffer:
         """Read a buffer's rows into memory."""
         types = Types(np.int32, np.float32) if self.slices_buffers else Types()
-        spans = self.cells.fetch(rows, types, self.memory, pool)
-        labels = {name: codes[rows] for name, codes in self.labels.items()}
-        return Buffer(rows, spans, labels, None if self.scale is None else self.scale[rows])
+        spans = self.cells.fetch(planned.where, types, self.memory, pool)
+        return Buffer(planned.rows, spans, planned.labels, planned.scale)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A buffer's rows, labels and scale, and how its source will read it."""
+
+    rows: NDArray[np.int64]
+    labels: dict[str, NDArray[np.int32]]
+    scale: NDArray[np.float32] | None
+    where: Any
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,12 @@ class Cells(Protocol):
     n_cells: int
     n_genes: int
 
-    def fetch(
-        self, rows: NDArray[np.int64], types: Types, memory: Buffers, pool: PriorityPool
-    ) -> RowSpans:
-        """Read rows into memory."""
+    def plan(self, rows: NDArray[np.int64]) -> Any:
+        """Work out how to read rows; done for the next buffer while this one is read."""
+        ...
+
+    def fetch(self, plan: Any, types: Types, memory: Buffers, pool: PriorityPool) -> RowSpans:
+        """Read the rows of a plan into memory."""
         ...
 
     def close(self) -> None:
@@ -72,16 +74,30 @@ class MatrixCells:
         self.idx, self.val, self.indptr = idx, val, indptr
         self.n_cells, self.n_genes = len(indptr) - 1, n_genes
 
-    def fetch(
-        self, rows: NDArray[np.int64], types: Types, memory: Buffers, pool: PriorityPool
-    ) -> RowSpans:
+    def plan(self, rows: NDArray[np.int64]) -> RowSpans:
         """Return the rows in place; nothing is copied."""
-        del types, memory, pool
         src = self.indptr[rows]
         return RowSpans(self.idx, self.val, src, self.indptr[rows + 1] - src, contiguous=False)
 
+    def fetch(self, plan: RowSpans, types: Types, memory: Buffers, pool: PriorityPool) -> RowSpans:
+        """Return the plan, which is all there is to do."""
+        del types, memory, pool
+        return plan
+
     def close(self) -> None:
         """Nothing to close."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Rows of a store, as `vcell.kernels.gather` describes them."""
+
+    src: NDArray[np.int64]
+    length: NDArray[np.int64]
+    dst: NDArray[np.int64]
+    order: NDArray[np.int64]
+    chunks: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+    here: NDArray[np.int64] | None  # of each row its number among those held in memory, or -1
 
 
 class StoreCells:
@@ -97,6 +113,7 @@ class StoreCells:
     def __init__(self, store: Store, held: NDArray[np.int64] | None = None) -> None:
         self.store = store
         self.n_cells, self.n_genes = store.n_cells, store.n_genes
+        self._most = 0  # elements of a buffer
         self._held_at = np.empty(0, np.int64)
         if held is not None and len(held):
             matrix = store.read(held)
@@ -105,27 +122,32 @@ class StoreCells:
             self._held_at = np.full(store.n_cells, -1, np.int64)
             self._held_at[held] = np.arange(len(held))
 
-    def fetch(
-        self, rows: NDArray[np.int64], types: Types, memory: Buffers, pool: PriorityPool
-    ) -> RowSpans:
-        """Decode each chunk once, directly into the order of the batches' rows."""
-        store = self.store
-        src = store.indptr[rows]
-        length = store.indptr[rows + 1] - src
+    def plan(self, rows: NDArray[np.int64]) -> _Plan:
+        """Find the chunks that hold rows."""
+        src = self.store.indptr[rows]
+        length = self.store.indptr[rows + 1] - src
         dst = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
-        idx = memory.take(int(dst[-1]), np.dtype(types.idx or store.idx_dtype))
-        val = memory.take(int(dst[-1]), np.dtype(types.val or store.val_dtype))
-        work: list[Callable[[], None]] = []
-        from_disk = np.arange(len(rows))
-        if len(self._held_at):
-            here = self._held_at[rows]
-            from_disk = np.flatnonzero(here < 0)
-            work.append(lambda: self._copy_held(here, length, dst, idx, val))
+        here = self._held_at[rows] if len(self._held_at) else None
+        from_disk = np.arange(len(rows)) if here is None else np.flatnonzero(here < 0)
         order = from_disk[np.argsort(src[from_disk], kind="stable")]
-        chunks, first, last = gather.chunks_of_rows(src, length, order, store.chunk)
+        chunks = gather.chunks_of_rows(src, length, order, self.store.chunk)
+        return _Plan(src, length, dst, order, chunks, here)
+
+    def fetch(self, plan: _Plan, types: Types, memory: Buffers, pool: PriorityPool) -> RowSpans:
+        """Decode each chunk once, directly into the order of the batches' rows."""
+        store, length, dst = self.store, plan.length, plan.dst
+        n = int(dst[-1])
+        # The last buffer of an epoch is short, but its memory has to do for others later.
+        self._most = max(self._most, n)
+        idx = memory.take(self._most, np.dtype(types.idx or store.idx_dtype))[:n]
+        val = memory.take(self._most, np.dtype(types.val or store.val_dtype))[:n]
+        work: list[Callable[[], None]] = []
+        if (here := plan.here) is not None:
+            work.append(lambda: self._copy_held(here, length, dst, idx, val))
+        chunks, first, last = plan.chunks
+        rows = plan.src, length, dst, plan.order
 
         def decode(a: int, b: int) -> None:
-            rows = src, length, dst, order
             store.copy_rows(chunks[a:b], rows, first[a:b], last[a:b], (idx, val))
 
         n = len(chunks)

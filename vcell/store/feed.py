@@ -12,12 +12,17 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vcell.store.batching import BatchFactory, Buffer, Slab, make_slab, rows_of_slab
+from vcell.store.batching import BatchFactory, Buffer, Planned, Slab, make_slab, rows_of_slab
+from vcell.store.cells import FETCH
 from vcell.store.priority_pool import PriorityPool
 
 if TYPE_CHECKING:
     from vcell.store.batch import Batch
     from vcell.store.order import Epoch, Order, Partition
+
+
+#: Number of an epoch, and of a buffer in it.
+_Key = tuple[int, int]
 
 
 class Plans:
@@ -44,7 +49,8 @@ class BufferPool:
     def __init__(self, factory: BatchFactory, plans: Plans, threads: int) -> None:
         self.factory, self.plans = factory, plans
         self.pool, self._reader = PriorityPool(threads), PriorityPool(1)
-        self._coming: dict[tuple[int, int], Future[Buffer]] = {}
+        self._coming: dict[_Key, Future[Buffer]] = {}
+        self._planned: dict[_Key, Future[Planned]] = {}  # by the reader
         self._lock = threading.Lock()
 
     def want(self, epoch: int, number: int) -> Future[Buffer]:
@@ -60,8 +66,7 @@ class BufferPool:
     def take(self, epoch: int, number: int) -> Buffer:
         """Return a buffer, and start to read the next one."""
         future = self.want(epoch, number)
-        is_last = number + 1 >= self.plans.epoch(epoch).n_buffers
-        self.want(*((epoch + 1, 0) if is_last else (epoch, number + 1)))
+        self.want(*self._after((epoch, number)))
         return future.result()
 
     def close(self) -> None:
@@ -69,8 +74,24 @@ class BufferPool:
         self._reader.close()
         self.pool.close()
 
+    def _after(self, key: _Key) -> _Key:
+        epoch, number = key
+        is_last = number + 1 >= self.plans.epoch(epoch).n_buffers
+        return (epoch + 1, 0) if is_last else (epoch, number + 1)
+
     def _read(self, epoch: int, number: int) -> Buffer:
-        return self.factory.fetch(self.plans.epoch(epoch).rows(number), self.pool)
+        """Read a buffer; the pool plans the next one meanwhile, and need not wait for that then."""
+        key = epoch, number
+        planned = self._planned.get(key) or self._plan(key)
+        after = self._after(key)
+        too_early = after[0] > epoch and not number  # the epoch after the next one
+        self._planned = {} if too_early else {after: self._plan(after)}
+        return self.factory.fetch(planned.result(), self.pool)
+
+    def _plan(self, key: _Key) -> Future[Planned]:
+        return self.pool.submit(
+            FETCH, lambda: self.factory.plan(self.plans.epoch(key[0]).rows(key[1]))
+        )
 
 
 class Feed:

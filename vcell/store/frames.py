@@ -16,13 +16,13 @@ from vcell.data.elements import (
     write_categories,
     write_texts,
 )
-from vcell.data.texts import Texts
 from vcell.errors import UserError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vcell.data import CellSource, Column
+    from vcell.data.texts import Texts
 
 #: Writes a column into a group under a name.
 Write = Callable[[Any, str], None]
@@ -65,7 +65,7 @@ def write_var(
 ) -> None:
     """Write the table of some genes, and additional columns."""
     columns = {name: partial(_some, source.var, name, genes) for name in source.var_columns}
-    names = Texts.of(source.genes)
+    names = source.var_frame.names()
     _write(root, "var", lambda: _chosen(names, genes), _beside(columns, more or {}))
 
 

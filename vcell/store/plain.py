@@ -32,12 +32,14 @@ class FileCells:
         self.source = source
         self.n_cells, self.n_genes = source.n_cells, source.n_genes
 
-    def fetch(
-        self, rows: NDArray[np.int64], types: Types, memory: Buffers, pool: PriorityPool
-    ) -> RowSpans:
+    def plan(self, rows: NDArray[np.int64]) -> Any:
+        """Return the rows in the order of the file, and the place of each row there."""
+        return np.unique(rows, return_inverse=True)
+
+    def fetch(self, plan: Any, types: Types, memory: Buffers, pool: PriorityPool) -> RowSpans:
         """Read the buffer's cells in the order of the file, as one block."""
         del types, memory, pool
-        ascending, place = np.unique(rows, return_inverse=True)
+        ascending, place = plan
         blocks = list(
             self.source.chunks(ascending, max_nnz=_NO_LIMIT, max_rows=_NO_LIMIT, prefetch=False)
         )

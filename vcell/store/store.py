@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from vcell.errors import UserError
-from vcell.kernels import frames, gather
+from vcell.kernels import frame_rows, frames, gather
 from vcell.store.shards import ShardReader, is_framed
 
 if TYPE_CHECKING:
@@ -304,8 +304,9 @@ class Store:
                     array.read_frames(numbers, coded)
                     for array, coded in ((self._idx, own.coded_idx), (self._val, own.coded_val))
                 ]
-                done += gather.rows_from_frames(
-                    own.coded_idx, own.coded_val, *at, own.idx, own.val, own.work, chunks[part],
+                sizes = self.idx_dtype.itemsize, self.val_dtype.itemsize
+                done += frame_rows.rows_from_frames(
+                    own.coded_idx, own.coded_val, *at, *sizes, own.work, chunks[part], self.chunk,
                     *rows, first[part], last[part], *out,
                 )  # fmt: skip
                 if done == min(part.stop, len(chunks)):

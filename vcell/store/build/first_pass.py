@@ -2,7 +2,7 @@
 
 A bucket is a range of ranks in the final order, which is known beforehand, small enough to be
 sorted in memory later. Two files hold the column ids and values of all blocks; a table holds where
-each bucket's part of each block begins.
+each bucket's part of each block begins. A small spill is held in memory instead, in one bucket.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vcell import console
+from vcell import console, memory
 from vcell.data.block import sparse_dtype
-from vcell.data.buffers import Buffers
+from vcell.data.buffers import Buffers, pages
+from vcell.data.source import MAX_NNZ
 from vcell.errors import UserError
 from vcell.kernels import scatter
 from vcell.outputs.aside import sync_file
@@ -27,8 +28,15 @@ if TYPE_CHECKING:
     from vcell.data import Block, CellSource
     from vcell.store.build.workdir import BuildJournal
 
+#: Bytes of a spill that is held in memory, if a quarter of the free memory is that much: 130
+#: million counts, seconds of work. A larger one lies in files, so that a killed run can go on.
+MEMORY = 512 << 20
+#: Non-zeros of a block for a spill in memory: what is read stays in the cache. In files, smaller
+#: blocks would mean smaller pieces of buckets.
+HELD_NNZ = 1 << 20
 Mode = Literal["counts", "float32", "float64"]
-_VALUE_TYPE: dict[Mode, str] = {"counts": "u2", "float32": "f4", "float64": "f8"}
+#: Type of spilled values.
+VALUE_TYPE: dict[Mode, str] = {"counts": "u2", "float32": "f4", "float64": "f8"}
 
 
 class NotCounts(Exception):
@@ -41,7 +49,7 @@ class NotCounts(Exception):
 
 @dataclass
 class CellMeasures:
-    """Measurements of each cell, in files, so that a resumed run has them."""
+    """Measurements of each cell, in files, if a run may be resumed."""
 
     total: NDArray[np.float64]
     mito: NDArray[np.float64]
@@ -50,12 +58,12 @@ class CellMeasures:
     length: NDArray[np.int64]
 
     @classmethod
-    def open(cls, folder: Path, n: int, *, new: bool) -> CellMeasures:
-        """Map the files; create them for a new run."""
+    def open(cls, folder: Path | None, n: int, *, new: bool) -> CellMeasures:
+        """Map the files; create them for a new run. Without a folder, they are in memory."""
 
         def column(name: str, dtype: str) -> NDArray[Any]:
-            if n == 0:
-                return np.empty(0, dtype)
+            if folder is None or n == 0:
+                return np.empty(n, dtype)
             mode: Literal["w+", "r+"] = "w+" if new else "r+"
             return np.memmap(folder / f"{name}.bin", dtype, mode, shape=(n,))
 
@@ -69,6 +77,32 @@ class CellMeasures:
         for column in (self.total, self.mito, self.genes, self.length):
             if isinstance(column, np.memmap):
                 column.flush()
+
+
+class HeldSpill:
+    """Column ids and values of all rows; memory is taken from the system when it is filled."""
+
+    def __init__(self, room: int, index_type: np.dtype[Any], value_type: np.dtype[Any]) -> None:
+        self.idx: NDArray[Any] = pages(room * index_type.itemsize).view(index_type)
+        self.val: NDArray[Any] = pages(room * value_type.itemsize).view(value_type)
+        #: Counts too large for `val`, block by block.
+        self.escaped: list[NDArray[Any]] = []
+
+    @classmethod
+    def if_it_fits(
+        cls, source: CellSource, column: NDArray[np.int32], mode: Mode
+    ) -> HeldSpill | None:
+        """Reserve memory for the spill of some cells; None if it may need too much."""
+        room = source.n_cells * source.n_genes if source.nnz is None else source.nnz
+        types = index_type(int(column.max(initial=-1)) + 1), np.dtype(VALUE_TYPE[mode])
+        size, most = room * sum(kind.itemsize for kind in types), memory.budget(MEMORY)
+        text = f"{console.bytes_text(size)} of non-zeros"
+        if size > most:
+            limit = console.bytes_text(most)
+            console.detail(f"{text} go through files: in memory at most {limit} are held")
+            return None
+        console.detail(f"{text} are held in memory: if it is stopped, the work begins again")
+        return cls(room, *types)
 
 
 @dataclass
@@ -86,6 +120,7 @@ class Spill:
     doublet: NDArray[np.bool_]
     names: NDArray[Any]  # genes, for messages
     cells: CellMeasures
+    held: HeldSpill | None  # None: in files
     #: Progress: cells read, and elements, segments and escaped counts written.
     next_cell: int = 0
     elements: int = 0
@@ -98,7 +133,7 @@ class Spill:
     @property
     def value_type(self) -> np.dtype[Any]:
         """Type of the spilled values."""
-        return np.dtype(_VALUE_TYPE[self.mode])
+        return np.dtype(VALUE_TYPE[self.mode])
 
     @property
     def index_type(self) -> np.dtype[Any]:
@@ -130,12 +165,15 @@ class Spill:
             "segments": self.segments * 8,
             "escaped": self.escaped * ESCAPED.itemsize,
         }
-        files = {name: self._reopen(name, size) for name, size in sizes.items()}
+        held = self.held is not None
+        files = {} if held else {name: self._reopen(name, size) for name, size in sizes.items()}
+        most = HELD_NNZ if held else MAX_NNZ
         try:
             with console.progress("reading", source.n_cells) as bar:
                 bar.advance(self.next_cell)
                 rest = slice(self.next_cell, source.n_cells)
-                for block in source.chunks(rows=rest, dtype=sparse_dtype(source.dtype)):
+                kind = sparse_dtype(source.dtype)
+                for block in source.chunks(rows=rest, max_nnz=most, dtype=kind):
                     self._block(block, files)
                     self.step(journal)
                     bar.advance(len(block), read=source.bytes_of(len(block), len(block.data)))
@@ -148,7 +186,7 @@ class Spill:
         self, journal: BuildJournal, flush: Callable[[], None] | None = None, **changes: Any
     ) -> None:
         """Record the progress in the journal if due, after `flush` has put the data on disk."""
-        if not journal.due():
+        if self.held is not None or not journal.due():
             return
         stats, path = self.stats.copy(), self._stats_path(self.next_cell)
 
@@ -190,8 +228,7 @@ class Spill:
         at = np.empty(n, np.int64)
         scatter.place(self.bucket[cells], keep, length, self.n_buckets, segment, at)
         size = int(segment[-1])
-        idx = self._memory.take(size, self.index_type)
-        val = self._memory.take(size, self.value_type)
+        idx, val = self._room(size)
         rest = (indptr, block.indices, block.data, keep, at, self.column)
         escaped = np.empty(0, ESCAPED)
         if self.mode == "counts":
@@ -203,14 +240,25 @@ class Spill:
                 escaped["position"], escaped["value"] = position + self.elements, value
         else:
             scatter.scatter_values(*rest, idx, val, self.stats)
-        _write(files["idx"], idx)
-        _write(files["val"], val)
-        _write(files["segments"], segment[:-1] + self.elements)
-        _write(files["escaped"], escaped)
+        if self.held is not None:
+            self.held.escaped.append(escaped)
+        else:
+            _write(files["idx"], idx)
+            _write(files["val"], val)
+            _write(files["segments"], segment[:-1] + self.elements)
+            _write(files["escaped"], escaped)
         self.next_cell += n
         self.elements += size
         self.segments += len(segment) - 1
         self.escaped += len(escaped)
+
+    def _room(self, size: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return where the elements of the next block go: to their place, or to be written."""
+        if self.held is None:
+            take = self._memory.take
+            return take(size, self.index_type), take(size, self.value_type)
+        here = slice(self.elements, self.elements + size)
+        return self.held.idx[here], self.held.val[here]
 
     def _keep(
         self,

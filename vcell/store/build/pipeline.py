@@ -24,8 +24,8 @@ from vcell.data import CellSource, open_cells
 from vcell.data.detect import warn_of_repeated
 from vcell.errors import DiskFull, UserError
 from vcell.kernels import scatter
-from vcell.store.build.first_pass import CellMeasures, Mode, NotCounts, Spill
-from vcell.store.build.second_pass import Build
+from vcell.store.build.first_pass import CellMeasures, HeldSpill, Mode, NotCounts, Spill
+from vcell.store.build.second_pass import write_matrix
 from vcell.store.build.workdir import BuildJournal, Workdir
 from vcell.store.frames import check_names
 from vcell.store.priority_pool import default_threads
@@ -104,9 +104,6 @@ def prepare(
                 workdir.remove()
                 return found
             return _prepare(paths, workdir, recipe, threads or default_threads())
-    except KeyboardInterrupt:
-        console.say("stopped; the same command continues where this one was")
-        raise
     except OSError as error:
         raise _explain(error, target) from error
 
@@ -167,6 +164,12 @@ def _prepare(paths: list[Path], workdir: Workdir, recipe: Recipe, threads: int) 
             manifest = _write(paths, spill, journal, built, recipe, marks, threads)
             journal.settle()
         workdir.commit(built)
+    except KeyboardInterrupt:
+        if workdir.can_continue():
+            console.say("stopped; the same command continues where this one was")
+        else:
+            workdir.remove()
+        raise
     except UserError:
         workdir.remove()
         raise
@@ -187,8 +190,7 @@ def _spill(source: CellSource, workdir: Workdir, journal: BuildJournal, recipe: 
     while True:
         mode: Mode = journal.state.get("mode", "counts")
         new = "next_cell" not in journal.state
-        cells = CellMeasures.open(folder, source.n_cells, new=new)
-        spill = _plan(source, folder, recipe, mode, cells)
+        spill = _plan(source, folder, recipe, mode, new=new)
         spill.resume(journal)
         if journal.state.get("phase") == "write":
             return spill
@@ -204,13 +206,13 @@ def _spill(source: CellSource, workdir: Workdir, journal: BuildJournal, recipe: 
             journal.write(key=key, mode=found.mode)
 
 
-def _plan(
-    source: CellSource, folder: Path, recipe: Recipe, mode: Mode, cells: CellMeasures
-) -> Spill:
+def _plan(source: CellSource, folder: Path, recipe: Recipe, mode: Mode, *, new: bool) -> Spill:
     n = source.n_cells
     names = np.asarray(source.genes, dtype=str)
+    column = _chosen(names, recipe)
+    held = HeldSpill.if_it_fits(source, column, mode) if new else None
     elements = source.nnz if source.nnz is not None else n * source.n_genes // 3
-    n_buckets = int(np.clip(-(-elements // BUCKET), 1, _MAX_BUCKETS))
+    n_buckets = 1 if held else int(np.clip(-(-elements // BUCKET), 1, _MAX_BUCKETS))
     rank = final_order(source, recipe)
     bucket = (rank * n_buckets // max(n, 1)).astype(np.int32)
     prefix = recipe.mito_prefix.upper()
@@ -222,8 +224,8 @@ def _plan(
         )
     return Spill(
         folder=folder, recipe=recipe, mode=mode, n_buckets=n_buckets, rank=rank, bucket=bucket,
-        column=_chosen(names, recipe), mito=mito, doublet=_doublets(source, recipe),
-        names=names, cells=cells,
+        column=column, mito=mito, doublet=_doublets(source, recipe), names=names, held=held,
+        cells=CellMeasures.open(None if held else folder, n, new=new),
     )  # fmt: skip
 
 
@@ -296,8 +298,8 @@ def _write(
     _refuse_nothing_left(spill, kept, seen)
     column = np.where(seen, np.cumsum(seen) - 1, -1).astype(np.int32)
     value_type = _value_type(spill.mode, stats[seen])
-    # Not bound to a name: its memory must be free before the tables are made.
-    indptr = Build(spill, column, built, value_type).run(journal, recipe.codec, threads)
+    indptr = write_matrix(spill, column, value_type, built, journal, recipe.codec, threads)
+    spill.held = None  # the tables need memory, too
     write_array(built / "X" / "indptr", indptr, recipe.codec)
     order = spill.in_order()
     order = order[kept[order]]

@@ -1,8 +1,8 @@
-"""Second pass: sort each bucket of the spill, and stream it into shards.
+"""Second pass: the matrix of the store, in the final order of cells.
 
-Elements are written in the final order of cells: bucket after bucket, split into chunks that
-threads compress and that are appended to the current shard of column ids and of values. A killed
-run keeps its complete shards.
+A spill in files is sorted bucket by bucket, and split into chunks that threads compress and that
+are appended to the current shard of column ids and of values. A killed run keeps its complete
+shards. `held` does the same for a spill in memory.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from vcell import console
 from vcell.data.buffers import Buffers
 from vcell.errors import UserError
 from vcell.kernels import gather, scatter
-from vcell.outputs.aside import sync_file
 from vcell.store.build.first_pass import ESCAPED, Spill, index_type
+from vcell.store.build.held import HeldBuild
+from vcell.store.build.shard_stream import ShardStream
 from vcell.store.priority_pool import PriorityPool
 from vcell.store.shards import (
     CHUNK,
     CHUNKS_PER_SHARD,
     Codec,
     ShardLayout,
-    ShardWriter,
     encode,
     full_chunk,
     write_metadata,
@@ -43,39 +43,75 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 
+@dataclass(frozen=True)
+class Target:
+    """Columns and types of the store's matrix."""
+
+    column: NDArray[np.int32]  # of every spilled column: its column in the store, or -1
+    value_type: np.dtype[Any]
+    #: Nothing is dropped, and rows are in order: the spilled columns are those of the store.
+    all_columns: bool
+
+    @property
+    def index_type(self) -> np.dtype[Any]:
+        """Type of the column ids."""
+        return index_type(int(self.column.max(initial=-1)) + 1)
+
+    @property
+    def counts(self) -> bool:
+        """Whether the values are whole numbers."""
+        return self.value_type.kind == "u"
+
+
+def write_matrix(
+    spill: Spill,
+    column: NDArray[np.int32],
+    value_type: np.dtype[Any],
+    folder: Path,
+    journal: BuildJournal,
+    codec: Codec,
+    threads: int,
+) -> NDArray[np.int64]:
+    """Write the unfinished shards of a store; return its row pointers."""
+    chosen = spill.column[spill.column >= 0]
+    all_columns = bool((column >= 0).all() and (np.diff(chosen) > 0).all())
+    target = Target(column, value_type, all_columns)
+    per_shard = min(max(-(-spill.elements // CHUNK), 1), CHUNKS_PER_SHARD)
+    stream = ShardStream(folder, journal, per_shard, PriorityPool(threads))
+    try:
+        if spill.held is not None:
+            indptr = HeldBuild(spill, spill.held, target, codec).run(stream)
+        else:
+            indptr = Build(spill, target).run(stream, codec)
+    finally:
+        stream.close()
+    size = int(indptr[-1])
+    indices = ShardLayout(target.index_type, size, codec, CHUNK, per_shard)
+    data = ShardLayout(value_type, size, codec, CHUNK, per_shard, counts=target.counts)
+    write_metadata(folder / "X" / "indices", indices)
+    write_metadata(folder / "X" / "data", data)
+    return indptr
+
+
 @dataclass
 class Build:
-    """The second pass over one spill."""
+    """The second pass over one spill in files."""
 
     spill: Spill
-    column: NDArray[np.int32]  # of every spilled column: its column in the store, or -1
-    folder: Path  # the store being built
-    value_type: np.dtype[Any]
+    target: Target
     _memory: Buffers = field(default_factory=Buffers)
-    _all_columns: bool = field(init=False)
     _segments: NDArray[np.int64] = field(init=False)
     _escaped: Array = field(init=False)
     _ranked: NDArray[np.integer[Any]] = field(init=False)  # cells in their final order
 
     def __post_init__(self) -> None:
         folder = self.spill.folder
-        # Nothing to drop, and rows in order: the spilled columns are those of the store.
-        chosen = self.spill.column[self.spill.column >= 0]
-        self._all_columns = bool((self.column >= 0).all() and (np.diff(chosen) > 0).all())
         self._ranked = self.spill.in_order()
         table = np.fromfile(folder / "segments.spill", np.int64)
         self._segments = table.reshape(-1, self.spill.n_buckets)
         self._escaped = np.sort(np.fromfile(folder / "escaped.spill", ESCAPED), order="position")
-        self._elements = int((folder / "idx.spill").stat().st_size) // (
-            self.spill.index_type.itemsize
-        )
 
-    @property
-    def index_type(self) -> np.dtype[Any]:
-        """Type of the column ids in the store."""
-        return index_type(int(self.column.max(initial=-1)) + 1)
-
-    def run(self, journal: BuildJournal, codec: Codec, threads: int) -> NDArray[np.int64]:
+    def run(self, stream: ShardStream, codec: Codec) -> NDArray[np.int64]:
         """Write the unfinished shards; return the row pointers of the store."""
         n_kept = int((self.spill.cells.length >= 0).sum())
         lengths: NDArray[np.int64] = np.zeros(n_kept, np.int64)
@@ -83,36 +119,21 @@ class Build:
             path = self.spill.folder / "lengths.bin"
             mode: Literal["r+", "w+"] = "r+" if path.exists() else "w+"
             lengths = np.memmap(path, np.int64, mode, shape=(n_kept,))
-        n_chunks = max(-(-self._elements // CHUNK), 1)
-        per_shard = min(n_chunks, CHUNKS_PER_SHARD)
         flush = lengths.flush if isinstance(lengths, np.memmap) else None
-        stream = _Stream(self, journal, codec, per_shard, PriorityPool(threads), flush)
+        chunks = _Chunks(self, stream, codec, flush)
         reader = PriorityPool(1)
         try:
             with console.progress("writing", n_kept) as bar:
                 begins = self._bucket_begin
-                for bucket, idx, val, new in self._buckets(reader, stream.first_bucket()):
+                for bucket, idx, val, new in self._buckets(reader, chunks.first_bucket()):
                     row = int(begins[bucket])
                     lengths[row : row + len(new)] = new
-                    stream.add(idx, val)
-                    stream.bucket_done(bucket)
+                    chunks.add(idx, val)
                     bar.advance(len(new), read=idx.nbytes + val.nbytes)
-                stream.finish()
+                chunks.finish()
         finally:
             reader.close()
-            stream.close()
-        indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        size = int(indptr[-1])
-        indices = ShardLayout(self.index_type, size, codec, CHUNK, per_shard)
-        data = ShardLayout(self.value_type, size, codec, CHUNK, per_shard, counts=self.counts)
-        write_metadata(self.folder / "X" / "indices", indices)
-        write_metadata(self.folder / "X" / "data", data)
-        return indptr
-
-    @property
-    def counts(self) -> bool:
-        """Whether the values are whole numbers."""
-        return self.value_type.kind == "u"
+        return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
     @property
     def _bucket_begin(self) -> NDArray[np.int64]:
@@ -148,20 +169,20 @@ class Build:
         spans = self._spans(bucket)
         _read_spans(spill.folder / "idx.spill", spans, idx)
         _read_spans(spill.folder / "val.spill", spans, val)
-        if self.value_type.itemsize > val.dtype.itemsize:
-            val = val.astype(self.value_type)
+        if self.target.value_type.itemsize > val.dtype.itemsize:
+            val = val.astype(self.target.value_type)
             self._put_back_escaped(spans, val)
         src = np.cumsum(length) - length
         order = np.argsort(spill.rank[cells])
         src, length = src[order], length[order]
-        idx_out = self._memory.take(n, self.index_type)
-        val_out = self._memory.take(n, self.value_type)
-        if self._all_columns:
+        idx_out = self._memory.take(n, self.target.index_type)
+        val_out = self._memory.take(n, self.target.value_type)
+        if self.target.all_columns:
             dst = np.cumsum(length) - length
             gather.copy_rows(idx, val, src, length, dst, 0, len(cells), idx_out, val_out)
             return idx_out, val_out, length
         new = np.empty(len(cells), np.int64)
-        n = scatter.reorder(idx, val, src, length, self.column, idx_out, val_out, new)
+        n = scatter.reorder(idx, val, src, length, self.target.column, idx_out, val_out, new)
         return idx_out[:n], val_out[:n], new
 
     def _spans(self, bucket: int) -> NDArray[np.int64]:
@@ -170,7 +191,7 @@ class Build:
         if bucket + 1 < self.spill.n_buckets:  # a copy of the whole table would be quadratic
             ends = self._segments[:, bucket + 1]
         else:
-            ends = np.append(self._segments[1:, 0], self._elements)
+            ends = np.append(self._segments[1:, 0], self.spill.elements)
         return np.stack([begins, ends], axis=1)
 
     def _put_back_escaped(self, spans: NDArray[np.int64], val: Array) -> None:
@@ -183,42 +204,39 @@ class Build:
             offset += end - begin
 
 
-class _Stream:
-    """Writes elements into shards, and the progress into the journal."""
+class _Chunks:
+    """Cuts the elements of buckets into chunks, and records the progress in the journal."""
 
     def __init__(
-        self,
-        build: Build,
-        journal: BuildJournal,
-        codec: Codec,
-        per_shard: int,
-        pool: PriorityPool,
-        flush: Callable[[], None] | None,
+        self, build: Build, stream: ShardStream, codec: Codec, flush: Callable[[], None] | None
     ) -> None:
-        self.build, self.journal, self.codec, self.pool = build, journal, codec, pool
-        #: Flushes the lengths of rows to disk.
-        self.flush = flush
-        self.per_shard = per_shard
-        self.shard = int(journal.state.get("shards", 0))
-        #: Elements before the end of each finished bucket.
-        self.ends: list[int] = journal.state.get("bucket_ends", [])
+        self.target, self.stream, self.codec = build.target, stream, codec
+        state = stream.journal.state
+        stream.shard = int(state.get("shards", 0))
+        #: Elements before the end of each finished bucket: a resumed run starts reading there.
+        self.ends: list[int] = state.get("bucket_ends", [])
         first = self.first_bucket()
-        self.skip = self.shard * per_shard * CHUNK - (self.ends[first - 1] if first else 0)
+        self.skip = self._finished - (self.ends[first - 1] if first else 0)
         self.ends = self.ends[:first]
         self.position = self.ends[-1] if self.ends else 0
-        self.tails: list[Array] = [np.empty(0, build.index_type), np.empty(0, build.value_type)]
-        self.coded: deque[tuple[Future[bytes], Future[bytes]]] = deque()
-        self.writers: list[ShardWriter] = []
-        self.in_shard = 0
+        target = self.target
+        self.tails: list[Array] = [np.empty(0, target.index_type), np.empty(0, target.value_type)]
+        stream.on_shard = lambda: build.spill.step(
+            stream.journal, flush, phase="write", shards=stream.shard, bucket_ends=[*self.ends]
+        )
+
+    @property
+    def _finished(self) -> int:
+        """Number of elements in finished shards."""
+        return self.stream.shard * self.stream.per_shard * CHUNK
 
     def first_bucket(self) -> int:
         """Return the bucket that holds the first element that is not in a finished shard."""
-        begin = self.shard * self.per_shard * CHUNK
-        return sum(end <= begin for end in self.ends)
+        return sum(end <= self._finished for end in self.ends)
 
     def add(self, idx: Array, val: Array) -> None:
         """Add a bucket's elements."""
-        self.position += len(idx)
+        end = self.position + len(idx)
         arrays = [idx[self.skip :], val[self.skip :]]
         self.skip = max(self.skip - len(idx), 0)
         need = CHUNK - len(self.tails[0])
@@ -234,60 +252,19 @@ class _Stream:
         self.tails = [
             np.concatenate([t, x[whole:]]) for t, x in zip(self.tails, arrays, strict=True)
         ]
-
-    def bucket_done(self, bucket: int) -> None:
-        """Record where a bucket ends: a resumed run starts reading there."""
-        del bucket
-        self.ends.append(self.position)
+        self.position = end
+        self.ends.append(end)
 
     def finish(self) -> None:
         """Write what is left as the last, shorter shard."""
         if len(self.tails[0]):
             self._chunk(*(full_chunk(t) for t in self.tails))
-        while self.coded:
-            self._write_one()
-        if self.writers:
-            self._close_shard()
-
-    def close(self) -> None:
-        """Drop an unfinished shard."""
-        self.pool.close()
-        for writer in self.writers:
-            writer.abandon()
+        self.stream.finish()
 
     def _chunk(self, idx: Array, val: Array) -> None:
-        self.coded.append(
-            (
-                self.pool.submit(0, lambda: encode(idx, self.codec)),
-                self.pool.submit(0, lambda: encode(val, self.codec, counts=self.build.counts)),
-            )
-        )
-        while len(self.coded) > 64 or (self.coded and self.coded[0][1].done()):
-            self._write_one()
-
-    def _write_one(self) -> None:
-        coded = self.coded.popleft()
-        if not self.writers:
-            x = self.build.folder / "X"
-            self.writers = [
-                ShardWriter(x / name / "c" / str(self.shard), self.per_shard)
-                for name in ("indices", "data")
-            ]
-        for writer, future in zip(self.writers, coded, strict=True):
-            writer.append(future.result())
-        self.in_shard += 1
-        if self.in_shard == self.per_shard:
-            self._close_shard()
-
-    def _close_shard(self) -> None:
-        for writer in self.writers:
-            writer.close()
-            self.journal.in_background(partial(sync_file, writer.path))
-        self.writers = []
-        self.in_shard = 0
-        self.shard += 1
-        self.build.spill.step(
-            self.journal, self.flush, phase="write", shards=self.shard, bucket_ends=[*self.ends]
+        counts = self.target.counts
+        self.stream.submit(
+            lambda: [(encode(idx, self.codec), encode(val, self.codec, counts=counts))]
         )
 
 

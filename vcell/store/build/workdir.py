@@ -77,6 +77,10 @@ class Workdir:
             journal.write(key=key)
         return journal
 
+    def can_continue(self) -> bool:
+        """Whether there is recorded progress to go on from."""
+        return "next_cell" in _state(self.folder / "journal.json")
+
     def empty(self) -> None:
         """Remove everything but the lock."""
         for path in self.folder.iterdir():
@@ -111,10 +115,7 @@ class BuildJournal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self.state: dict[str, Any] = json.loads(path.read_text())
-        except (OSError, ValueError):
-            self.state = {}
+        self.state = _state(path)
         self._beside = PriorityPool(1)
         self._waiting: list[Future[None]] = []
         self._last = time.monotonic()
@@ -151,3 +152,11 @@ class BuildJournal:
     def close(self) -> None:
         """Stop the background thread."""
         self._beside.close()
+
+
+def _state(journal: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = json.loads(journal.read_text())
+    except (OSError, ValueError):
+        return {}
+    return state
