@@ -67,6 +67,7 @@ class Kernel:
         self.genes = sorted({gene for one in members for gene in one})
         self.rows = _indicator(members, self.genes)
         self.sizes = np.asarray(self.rows.sum(axis=1)).ravel()
+        self.shared = (self.rows @ self.rows.T).tocoo()  # numbers of common targets
         self.units = self._units(self.genes)
         self._last: tuple[tuple[int, tuple[float, ...]], Array] | None = None
 
@@ -98,8 +99,8 @@ class Kernel:
             self._last = None  # free it first: only one is in memory
             self._last = (key, np.asarray(self.rows @ (self.rows @ inner).T))
         found = self._last[1] * setting.features if setting.features else np.zeros(self._shape)
-        same = (self.rows @ self.rows.T).tocoo()
-        found[same.row, same.col] += setting.own * same.data
+        if setting.own:
+            found[self.shared.row, self.shared.col] += setting.own * self.shared.data
         found += setting.constant
         if setting.size:
             for i, size in enumerate(self.sizes):  # by rows, to avoid a second matrix in memory
