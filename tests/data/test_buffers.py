@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
+
 import numpy as np
+import pytest
 
 from vcell.data.buffers import MAPPED_FROM, Buffers
 
@@ -49,3 +53,22 @@ def test_no_more_are_held_than_asked_for() -> None:
     mine = [buffers.take(100, np.uint8) for _ in range(20)]
     assert len({address(array) for array in mine}) == 20
     assert len(buffers._held) == 4
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_huge_pages_are_a_wish(monkeypatch: pytest.MonkeyPatch, *, refuses: bool) -> None:
+    asked: list[int] = []
+
+    class Mapped(mmap.mmap):
+        def madvise(self, option: int, *_: int) -> None:
+            asked.append(option)
+            if refuses:
+                raise OSError(errno.EINVAL, "this kernel has none")
+
+    monkeypatch.setattr("vcell.data.buffers.mmap.mmap", Mapped)
+    monkeypatch.setattr("vcell.data.buffers.mmap.MADV_HUGEPAGE", 14, raising=False)
+    buffers = Buffers(huge=True)
+    large, small = buffers.take(8 << 20, np.uint8), buffers.take(2 << 20, np.uint8)
+    large[:], small[:] = 1, 2
+    assert asked == [14]
+    assert (large == 1).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Arrays of this many bytes or more are mapped rather than allocated.
 MAPPED_FROM = 1 << 20
+#: Huge pages have 2 MiB; they would add much to smaller arrays.
+_HUGE_FROM = 4 << 20
 _PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
@@ -26,10 +29,12 @@ class Buffers:
     ----------
     keep
         Maximum number of arrays kept; None for no limit.
+    huge
+        Ask for huge pages, for large arrays that are written all over.
     """
 
-    def __init__(self, keep: int | None = 8) -> None:
-        self._keep = keep
+    def __init__(self, keep: int | None = 8, *, huge: bool = False) -> None:
+        self._keep, self._huge = keep, huge
         self._held: list[NDArray[np.uint8]] = []
         self._lock = threading.Lock()  # two threads must not get the same array
 
@@ -67,7 +72,7 @@ class Buffers:
 
     def allocate(self, size: int) -> NDArray[np.uint8]:
         """Return new bytes."""
-        return pages(size)
+        return pages(size, huge=self._huge)
 
     def is_read(self, i: int) -> bool:
         """Whether no device will read an unreferenced array any more."""
@@ -92,12 +97,16 @@ class Scratch(threading.local):
         return held[:size].view(dtype)
 
 
-def pages(size: int) -> NDArray[np.uint8]:
+def pages(size: int, *, huge: bool = False) -> NDArray[np.uint8]:
     """Return new bytes; large arrays are mapped, and returned to the system when freed.
 
     The C library would keep freed arrays of this size, or pieces of them. Shared memory, the
-    default of `mmap`, takes twice as long to get.
+    default of `mmap`, takes twice as long to get. Huge pages are a wish: systems may lack them.
     """
     if size < MAPPED_FROM:
         return np.empty(size, np.uint8)
-    return np.frombuffer(mmap.mmap(-1, size, flags=_PRIVATE), np.uint8)
+    mapped = mmap.mmap(-1, size, flags=_PRIVATE)
+    if huge and size >= _HUGE_FROM and hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):
+            mapped.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(mapped, np.uint8)

@@ -238,7 +238,7 @@ def _place_in_memory(
 
 def _memory(*, pin: bool) -> Buffers:
     if not pin:
-        return Buffers(_HELD)
+        return Buffers(_HELD, huge=True)
     from vcell.store.device import PageLocked
 
     return PageLocked()
