@@ -293,11 +293,13 @@ def main() -> None:
     args.stores.mkdir(parents=True, exist_ok=True)
     if args.cells is None:
         args.cells = simulated(args.stores.parent / "loader-40000.h5ad")
+    stores = args.stores / args.cells.stem  # those of other cells are not taken for these
+    stores.mkdir(exist_ok=True)
     if args.entry:
-        print(json.dumps(run_entry(args.entry, args.cells, args.stores)))
+        print(json.dumps(run_entry(args.entry, args.cells, stores)))
         return
     tables = args.only.split(",") if args.only else compared()
-    prepare_stores(args, tables)
+    prepare_stores(args, stores, tables)
     results: dict[str, list[dict[str, Any]]] = {}
     for number in range(args.rounds):
         for table in tables:
@@ -335,13 +337,13 @@ def simulated(path: Path) -> Path:
     return path
 
 
-def prepare_stores(args: argparse.Namespace, tables: list[str]) -> None:
+def prepare_stores(args: argparse.Namespace, stores: Path, tables: list[str]) -> None:
     """Build the loaders' stores, once."""
     for who in ("vcell", "annbatch"):
-        if tables != ["convert"] and not (args.stores / f"{who}.zarr").exists():
+        if tables != ["convert"] and not (stores / f"{who}.zarr").exists():
             measure(f"convert:{who}", args)
-    if "pairs-256" in tables and not (args.stores / "pairs").exists():
-        prepare_pairs(args.cells, args.stores)
+    if "pairs-256" in tables and not (stores / "pairs").exists():
+        prepare_pairs(args.cells, stores)
 
 
 def prepare_pairs(cells: Path, stores: Path) -> None:

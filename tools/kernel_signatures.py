@@ -94,7 +94,8 @@ _ROWS = "int64:1C int32:1C float32:1C int32:1C"
 _RECORDS = "row=int32,column=int32,value={}:1C"
 #: What these commands do not show: keys of 64 bits (2^32 pairs of value and group), counts above a
 #: table's, pseudobulk of logarithms, text and columns that are turned round by a file, sampled
-#: cells in a validation, composition of bulk, hops of a graph in other forms, Geneformer by numpy.
+#: cells in a validation, composition of bulk, hops of a graph in other forms, rows out of order,
+#: Geneformer by numpy.
 ALSO = {
     "vcell.kernels.attention.attend_head": [
         "float32:2A float32:2A float32:2A float32:1C float32:2C float32:1C float32:2A"
@@ -123,6 +124,9 @@ ALSO = {
     ],
     "vcell.kernels.ranks.narrow": ["uint64:1C int64 uint32:1C"],
     "vcell.kernels.ranks.widen": ["uint32:1C uint32:1C int64 uint64:1C"],
+    "vcell.kernels.rows.disorder": [
+        f"int64:1C int32:1C {kind}:1C" for kind in ("float32", "float64")
+    ],
     "vcell.kernels.transformer.add_and_normalise": [
         "float32:2C float32:2C float32:1C float32:1C float32:1C float32"
     ],

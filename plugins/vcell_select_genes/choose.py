@@ -52,7 +52,8 @@ def choose(
     usable[_first_of_name(genes)] = True
     listed = read_targets(config.targets) if config.targets else ()
     targeted = tuple(dict.fromkeys([*listed, *found.targets]))
-    every = [*targeted, *(gene for one in sets.values() for gene in one.genes)]
+    used = [sets[name] for name in names if name in sets]
+    every = [*targeted, *(gene for one in used for gene in one.genes)]
     found.index.match(every)  # at once, so that later questions find them
     targets = found.index.match(targeted)
     candidates, unmatched = _candidates(names, sets, found, targets.found, usable)
