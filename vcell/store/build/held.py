@@ -20,7 +20,7 @@ from vcell.store.shards import CHUNK, Codec, encode, full_chunk
 
 if TYPE_CHECKING:
     from vcell.store.build.first_pass import HeldSpill, Spill
-    from vcell.store.build.second_pass import Target
+    from vcell.store.build.second_pass import OutputMatrix
     from vcell.store.build.shard_stream import Coded, ShardStream
     from vcell.store.priority_pool import PriorityPool
 
@@ -36,7 +36,7 @@ _scratch = Scratch()
 class HeldBuild:
     """The second pass over a spill in memory."""
 
-    def __init__(self, spill: Spill, held: HeldSpill, target: Target, codec: Codec) -> None:
+    def __init__(self, spill: Spill, held: HeldSpill, target: OutputMatrix, codec: Codec) -> None:
         self.held, self.target, self.codec = held, target, codec
         length = spill.cells.length
         kept = length >= 0

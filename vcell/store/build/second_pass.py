@@ -44,7 +44,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Target:
+class OutputMatrix:
     """Columns and types of the store's matrix."""
 
     column: NDArray[np.int32]  # of every spilled column: its column in the store, or -1
@@ -75,7 +75,7 @@ def write_matrix(
     """Write the unfinished shards of a store; return its row pointers."""
     chosen = spill.column[spill.column >= 0]
     all_columns = bool((column >= 0).all() and (np.diff(chosen) > 0).all())
-    target = Target(column, value_type, all_columns)
+    target = OutputMatrix(column, value_type, all_columns)
     per_shard = min(max(-(-spill.elements // CHUNK), 1), CHUNKS_PER_SHARD)
     stream = ShardStream(folder, journal, per_shard, PriorityPool(threads))
     try:
@@ -98,7 +98,7 @@ class Build:
     """The second pass over one spill in files."""
 
     spill: Spill
-    target: Target
+    target: OutputMatrix
     _memory: Buffers = field(default_factory=Buffers)
     _segments: NDArray[np.int64] = field(init=False)
     _escaped: Array = field(init=False)
@@ -120,7 +120,7 @@ class Build:
             mode: Literal["r+", "w+"] = "r+" if path.exists() else "w+"
             lengths = np.memmap(path, np.int64, mode, shape=(n_kept,))
         flush = lengths.flush if isinstance(lengths, np.memmap) else None
-        chunks = _Chunks(self, stream, codec, flush)
+        chunks = _ChunkCutter(self, stream, codec, flush)
         reader = PriorityPool(1)
         try:
             with console.progress("writing", n_kept) as bar:
@@ -204,7 +204,7 @@ class Build:
             offset += end - begin
 
 
-class _Chunks:
+class _ChunkCutter:
     """Cuts the elements of buckets into chunks, and records the progress in the journal."""
 
     def __init__(
