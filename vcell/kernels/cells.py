@@ -66,7 +66,7 @@ def cell_totals(
             at = 0
             for i in range(n_listed):
                 gene = listed[i]
-                at = _first_not_below(genes, at, gene)
+                at = first_not_below(genes, at, gene)
                 if at < len(genes) and genes[at] == gene:
                     _mark(marked[gene], own[at], marked_totals[cell])
         else:
@@ -87,7 +87,7 @@ def _list(marked: NDArray[np.uint8], listed: NDArray[np.int64]) -> int:
 
 
 @njit(nogil=True, cache=True)
-def _first_not_below(genes: NDArray[np.int32], low: int, gene: int) -> int:
+def first_not_below(genes: NDArray[np.int32], low: int, gene: int) -> int:
     """Return the first position, from `low` on, of a gene not below `gene` in ascending `genes`."""
     high = len(genes)
     while low < high:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vcell.kernels.cells import LANES, first_not_below
 from vcell.kernels.kernel import njit
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ FALLS, ZEROS = 1, 2
 NAN, INFINITE, NEGATIVE, FRACTION = 0, 1, 2, 3
 #: Counts below this have exact sums in float64, in any order, over any row.
 SMALL = 1 << 20
-LANES = 8  # independent sums, as a single one would wait for each addition
 
 
 @njit(nogil=True, cache=True)
@@ -155,17 +155,11 @@ def _sum(values: NDArray[Any]) -> float:
 def _sum_at(listed: NDArray[np.int64], genes: NDArray[np.int32], values: NDArray[Any]) -> float:
     """Add up the values of the listed genes; both lists of genes ascend."""
     total = 0.0
-    low = 0
+    at = 0
     for gene in listed:
-        high = len(genes)
-        while low < high:
-            middle = (low + high) >> 1
-            if genes[middle] < gene:
-                low = middle + 1
-            else:
-                high = middle
-        if low < len(genes) and genes[low] == gene:
-            total += np.float64(values[low])
+        at = first_not_below(genes, at, gene)
+        if at < len(genes) and genes[at] == gene:
+            total += np.float64(values[at])
     return total
 
 

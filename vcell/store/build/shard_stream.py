@@ -43,7 +43,6 @@ class ShardStream:
         journal: BuildJournal,
         per_shard: int,
         pool: PriorityPool,
-        shard: int = 0,
     ) -> None:
         self.folder, self.journal, self.per_shard = folder, journal, per_shard
         self.pool, self.shard = pool, 0
