@@ -95,19 +95,17 @@ sc.pp.highly_variable_genes(a, flavor="seurat", n_top_genes=2000)
 a.var.to_csv(sys.argv[2])
 """
 )
-# As tutorials call it: this computes shares of the top genes too, which vcell does not.
-QC = (
+# Without shares of the top genes, which `vcell inspect --full` does not compute.
+INSPECT = (
     READ
     + """
 a.var["mt"] = a.var_names.str.startswith("MT-")
-sc.pp.calculate_qc_metrics(a, qc_vars=["mt"], inplace=True)
+sc.pp.calculate_qc_metrics(a, qc_vars=["mt"], percent_top=None, log1p=False, inplace=True)
 print(a)
 print(a.obs.describe(include="all"))
 print(a.var.describe(include="all"))
 """
 )
-# Only what `vcell inspect --full` computes.
-INSPECT = QC.replace("inplace", "percent_top=None, log1p=False, inplace")
 PREPARE = (
     READ
     + """

@@ -153,7 +153,6 @@ def tasks(cells: int, data: Path, threads: str, *, packed: bool) -> list[Job]:
              "scanpy", ["-c", peers.SELECT, r, o], (real,)),
         Job("inspect --full", ["inspect", r, "--full"],
              "scanpy", ["-c", peers.INSPECT, r], (real,)),
-        Job("inspect, all QC", ["inspect", r, "--full"], "scanpy", ["-c", peers.QC, r], (real,)),
         Job("prepare", ["prepare", r, "-o", f"{o}.zarr", "--min-genes", "200", "--min-cells", "3"],
              "scanpy", ["-c", peers.PREPARE, r, f"{o}.zarr"], (real,)),
     ]  # fmt: skip
