@@ -3,22 +3,23 @@
     python benchmarks/perturbations.py --data ../shared/data
     python benchmarks/perturbations.py --data ../shared/data --cases norman --network transformer
     python benchmarks/perturbations.py --data ../shared/data --controls shared
+    python benchmarks/perturbations.py --cases norman,norman_go --features growth.tsv.gz
 
 Every fold is a run of `vcell train-vcc`, whose screen all models are then asked about; what they
 say of the held-out perturbations of all folds is scored together (pseudobulk; PDS is a rank among
 all of them). Seeds draw the folds (norman) or the cells and the split (simulator): the spread is
 the standard deviation over seeds. Held-out and learnt effects have halves of the controls of their
 own (`--controls shared`: all controls for both, as in papers). Features are those that come with
-vcell, and expression. `doubles` and `h1` have five perturbations to hold out, one at a time, and
-PDS moves in steps of 0.04: seeds change nothing for `h1`, and draw four fifths of the cells for
-`doubles` (`all_cells`: the same pairs with every cell). "PDS among all" ranks the true effect among
-those of all measured perturbations. `norman_go` has the folds and the one table, of GO, of figures
-before 28 November 2026; `gbm` nine knock-downs in three glioblastoma lines, with hardly any
-effect. PDS, as the challenge defines it, leaves out a single target's own gene when its prediction
-is ranked; "with own" leaves out nothing, "without own" the targets of all perturbations.
-"gp, predict --for pds" is gp times the strength that `predict` chooses for PDS, by training
-perturbations that are left out. Nothing is chosen by what is held out. The verdict is that of
-`vcell train-vcc --folds`, for each seed.
+vcell, and expression; `--features` adds a table. `doubles` and `h1` have five perturbations to hold
+out, one at a time, and PDS moves in steps of 0.04: seeds change nothing for `h1`, and draw four
+fifths of the cells for `doubles` (`all_cells`: the same pairs with every cell). "PDS among all"
+ranks the true effect among those of all measured perturbations. `norman_go` has the folds and the
+one table, of GO, of figures before 28 November 2026; `gbm` nine knock-downs in three glioblastoma
+lines, with hardly any effect. PDS, as the challenge defines it, leaves out a single target's own
+gene when its prediction is ranked; "with own" leaves out nothing, "without own" the targets of all
+perturbations. "gp, predict --for pds" is gp times the strength that `predict` chooses for PDS, by
+training perturbations that are left out. Nothing is chosen by what is held out. The verdict is that
+of `vcell train-vcc --folds`, for each seed.
 
 `simulator`: gene features are the true memberships; `shuffled`: the same, dealt to the wrong genes.
 There the share of the attainable gain is (PDS - PDS of perturbed-mean) / (PDS of fresh cells of the
@@ -196,9 +197,9 @@ def _simulated(folder: Path, seed: int, *, shuffled: bool) -> Fold:
 
 
 def measure(
-    case: str, data: Path, folder: Path, seed: int, network: str | None, controls: str
+    case: str, data: Path, folder: Path, seed: int, network: str | None, more: list[str]
 ) -> dict[str, Any]:
-    """Return the scores of every model on one seed."""
+    """Return the scores of every model on one seed; `more` are further words of every run."""
     said: dict[str, list[np.ndarray]] = {}
     among: dict[str, list[np.ndarray]] = {}
     doubt: dict[str, list[np.ndarray]] = {}
@@ -206,7 +207,7 @@ def measure(
     for fold in CASES[case](data, folder, seed):
         runs = Path(tempfile.mkdtemp(dir=folder))
         words = ["train-vcc", str(fold.cells), "--quiet", "--seed", str(seed), "--runs", str(runs)]
-        words += ["--controls", controls]
+        words += more
         # closed forms need no validation set; a network has the usual share
         words += ["--model", network] if network else ["--model", "mean", "--validation-share=0.01"]
         with Path(os.devnull).open("w") as nothing, contextlib.redirect_stdout(nothing):
@@ -343,9 +344,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--network", help="train this model too: transformer or shared-encoder")
     parser.add_argument("--controls", choices=("halves", "shared"), default="halves")
+    parser.add_argument("--features", type=Path, help="a table of genes that all models get, too")
     parser.add_argument("--json", type=Path, help="write all figures here")
     arguments = parser.parse_args()
     data, kept = arguments.data.resolve(), {}
+    if not data.is_dir():
+        parser.error(f"{data} is not a folder: --data says where the cells are")
+    more = ["--controls", arguments.controls]
+    if arguments.features:
+        more += ["--features", str(arguments.features.resolve())]
     output = arguments.json.resolve() if arguments.json else None
     with (
         tempfile.TemporaryDirectory(prefix="perturbations-") as temporary,
@@ -353,7 +360,7 @@ def main() -> None:
     ):
         for case in arguments.cases.split(","):
             kept[case] = [
-                measure(case, data, Path(temporary), seed, arguments.network, arguments.controls)
+                measure(case, data, Path(temporary), seed, arguments.network, more)
                 for seed in range(arguments.seeds)
             ]
             print(table(case, kept[case], arguments.network), flush=True)

@@ -43,6 +43,7 @@ class Settings:
     verbosity: int = NORMAL
     warned: Callable[[str], None] | None = None  # receives warnings instead of stderr
     results: Callable[[Any], None] | None = None  # receives results instead of stdout
+    said: set[str] | None = None  # messages that are not printed again; see `each_once`
 
 
 settings = Settings()
@@ -52,7 +53,7 @@ _copies: list[TextIO] = []
 
 def say(text: str) -> None:
     """Print a message, except with --quiet."""
-    if settings.verbosity >= NORMAL:
+    if settings.verbosity >= NORMAL and not _again(text):
         _err(_visible(text))
     else:
         note(text)
@@ -65,6 +66,28 @@ def note(text: str) -> None:
         with suppress(OSError):  # a full disk is reported by other writers
             _copies[-1].write(f"{stamp}  {_visible(text)}\n")
             _copies[-1].flush()
+
+
+@contextmanager
+def each_once(said: set[str]) -> Iterator[None]:
+    """Print no message or warning that is in `said`, and add those that are printed.
+
+    For several runs that read the same cells and would each describe them. Logs have all messages.
+    """
+    before, settings.said = settings.said, said
+    try:
+        yield
+    finally:
+        settings.said = before
+
+
+def _again(text: str) -> bool:
+    """Whether a message was printed before; remember it."""
+    if settings.said is None:
+        return False
+    known = text in settings.said
+    settings.said.add(text)
+    return known
 
 
 @contextmanager
@@ -89,6 +112,9 @@ def warn(text: str) -> None:
     """Print a warning, even with --quiet: a slower path, a setting without effect."""
     if settings.warned is not None:
         settings.warned(_visible(text))
+        note(f"warning: {text}")
+        return
+    if _again(text):
         note(f"warning: {text}")
         return
     _err(_visible(text), "warning: ", "33")

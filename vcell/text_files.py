@@ -1,20 +1,24 @@
 """Reading of users' text files, with clear errors. Standard library only.
 
 Tables of a few columns and lists of names. Text is UTF-8, with or without a byte order mark, and
-with any line ends. Edge lists and gene sets, which may be large or gzipped, are read line by line
-in `vcell.graph`, with the same error messages.
+with any line ends. What may be large or gzipped (edge lists, gene sets, tables of features) is
+opened by `text_of`.
 """
 
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import os
 import select
 import stat
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from vcell import console
 from vcell.errors import UserError
@@ -117,6 +121,34 @@ def require_file(path: Path, hint: str | None = None) -> None:
         raise UserError(f"{path} is a folder, not a file", hint=hint)
     if not path.is_file():
         raise UserError(f"{path} is not a file on disk", hint="save it first: it is read twice")
+
+
+def suffix_of(path: Path) -> str:
+    """Return the suffix of a file's name without .gz: that of `sets.gmt.gz` is .gmt."""
+    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix
+
+
+@contextmanager
+def text_of(path: Path) -> Iterator[IO[str]]:
+    """Open a text file, gzipped or not; explain in one line why it cannot be read."""
+    try:
+        if not path.is_file() and not path.is_dir() and path.exists():
+            raise UserError(f"{path} is not a file on disk", hint="it is read twice: save it first")
+        with path.open("rb") as probe:
+            head = probe.read(2)
+        if head == b"\x1f\x8b" or path.suffix == ".gz":
+            with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as file:
+                yield file
+        else:
+            decoded(path, head if head in UTF16 else b"")
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                yield file
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error):
+        raise UserError(f"{path} is not UTF-8 text, nor gzipped text") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except csv.Error as error:
+        raise UserError(f"{path} is not a table: {error}") from None
 
 
 def read_rows(path: Path, mark: str | None = None) -> Rows:

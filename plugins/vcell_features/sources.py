@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.errors import UserError
 from vcell.genes.sets import read_sets
-from vcell.graph.edges import text_of
 from vcell.graph.layout import cells, is_number, named_ends
 from vcell.screen import tables
-from vcell.text_files import require_file
+from vcell.text_files import require_file, suffix_of, text_of
 from vcell_features.embed import of_edges, of_sets
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def made(path: Path, config: Features) -> FeatureTable:
     require_file(path)
     kind = _kind(path) if config.kind == "auto" else config.kind
     if kind == _SETS:
-        sets = {name: found.genes for name, found in read_sets(_plain(path)).items()}
+        sets = {name: found.genes for name, found in read_sets(path).items()}
         genes, values = of_sets(sets, config.rank)
         return FeatureTable(genes, values, console.count(len(sets), "gene set"))
     if kind == _NETWORK:
@@ -67,12 +66,12 @@ def made(path: Path, config: Features) -> FeatureTable:
 
 def _kind(path: Path) -> str:
     """Detect the kind of a file by its name and its first lines."""
-    stem = path.with_suffix("") if path.suffix == ".gz" else path
-    if stem.suffix == ".gmt":
+    suffix = suffix_of(path)
+    if suffix == ".gmt":
         return _SETS
-    if stem.suffix in (".npz", ".h5ad"):
+    if suffix in (".npz", ".h5ad"):
         return _TABLE
-    if stem.suffix == ".parquet":
+    if suffix == ".parquet":
         import pyarrow.parquet as pq
 
         try:
@@ -121,9 +120,3 @@ def _first_lines(path: Path) -> tuple[list[str], list[list[str]]]:
             raise UserError(f"{path} is empty")
         rows = cells(lines, next((mark for mark in ("\t", ",") if mark in lines[0]), None))
     return rows[0], rows[1:]
-
-
-def _plain(path: Path) -> Path:
-    if path.suffix == ".gz":
-        raise UserError(f"{path} is compressed", hint=f"gunzip {path}")
-    return path

@@ -25,6 +25,11 @@ def made(capsys, *words):
         return told, file["genes"].tolist(), file["features"]
 
 
+def put(path, text):
+    data = text.encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
 def together(genes, values):
     """Return whether genes are nearest to those of their own complex."""
     unit = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
@@ -40,10 +45,12 @@ def edges():
     return inside + across
 
 
-def test_genes_of_the_same_sets_have_similar_features(tmp_path, capsys):
+@pytest.mark.parametrize("name", ["sets.gmt", "sets.gmt.gz"])
+def test_genes_of_the_same_sets_have_similar_features(tmp_path, capsys, name):
     lines = [f"{name}\tabout\t" + "\t".join(genes) for name, genes in COMPLEXES.items()]
-    (tmp_path / "sets.gmt").write_text("\n".join(lines) + "\n")
-    told, genes, values = made(capsys, "sets.gmt", "--rank", "8")
+    put(tmp_path / name, "\n".join(lines) + "\n")
+    told, genes, values = made(capsys, name, "--rank", "8")
+    assert told[0]["table"] == "features/sets.npz"
     assert told[0]["made_of"] == "8 gene sets"
     assert sorted(genes) == sorted(GENES)
     assert values.dtype == np.float32
@@ -107,12 +114,24 @@ def test_networks_are_read_in_their_published_formats(tmp_path, capsys, name):
         cells = [str(i), "7", a, b, "123"] if "biogrid" in name else [a, b]
         rows.append(mark.join(cells + ([str(weight)] if weight else [])))
     text = "\n".join(([head] if head else []) + rows) + "\n"
-    data = gzip.compress(text.encode()) if name.endswith(".gz") else text.encode()
-    (tmp_path / name).write_bytes(data)
+    put(tmp_path / name, text)
     told, genes, values = made(capsys, name, "--rank", "8")
     assert told[0]["made_of"] == f"a network of {len(edges())} edges, by diffusion"
     assert set(genes) == set(GENES)
     assert together(genes, values) > 0.8
+
+
+@pytest.mark.parametrize("name", ["map.csv", "map.csv.gz", "map.tsv", "map.tsv.gz"])
+def test_numbers_of_genes_are_taken_as_they_are(tmp_path, capsys, name):
+    mark = "\t" if ".tsv" in name else ","
+    values = np.random.default_rng(0).normal(size=(4, 3)).round(3)
+    rows = [mark.join(["", "x", "y", "z"])]
+    rows += [mark.join([f"G{i}", *map(str, row)]) for i, row in enumerate(values)]
+    put(tmp_path / name, "\n".join(rows) + "\n")
+    told, genes, found = made(capsys, name)
+    assert (told[0]["table"], told[0]["made_of"]) == ("features/map.npz", "a table of 3 columns")
+    assert genes == ["G0", "G1", "G2", "G3"]
+    np.testing.assert_allclose(found, values, rtol=1e-6)
 
 
 def test_ids_get_names_and_weak_edges_are_left_out(tmp_path, capsys):
@@ -151,6 +170,8 @@ def test_targets_that_a_table_knows_are_counted_under_any_name(tmp_path, capsys)
         ("missing.gmt", None, "missing.gmt: there is no such file"),
         ("empty.tsv", "", "is empty"),
         ("bad.gmt", "a\tb\n", "name, description and genes"),
+        ("cut.gmt.gz", "a\tb\tc\n", "is not UTF-8 text, nor gzipped text"),
+        ("cut.csv.gz", "gene,a\nb,1\n", "is not UTF-8 text, nor gzipped text"),
         ("prose.txt", "hello\n", "neither sets, a network nor a table"),
         ("short.tsv", "a\tb\nc\n", "an edge has two ends"),
         ("few.tsv", "a\tb\n", "too few for features"),

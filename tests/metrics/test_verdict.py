@@ -121,7 +121,13 @@ def test_a_model_that_is_worse_is_called_worse() -> None:
     found = gains(scores(np.random.default_rng(0), 60, {"mean": 0.0, "ridge": 0.3, "gp": 0.0}))
     said = judged("gp", found, names(60))
     assert said.claim == "worse"
-    assert said.text.startswith("gp is worse than ridge: -")
+    assert said.text == f"gp is worse than ridge: {said.over['ridge']}"
+    found = gains(
+        scores(np.random.default_rng(0), 60, {"mean": 0.2, "ridge": 0.3, "knn": 0.4, "gp": 0.0})
+    )
+    said = judged("gp", found, names(60))
+    assert said.text.startswith("gp is worse than mean and ridge and knn: -")
+    assert said.text.endswith(" over knn")
 
 
 def test_four_are_too_few_and_five_are_not() -> None:

@@ -71,6 +71,20 @@ def test_impossible_settings_are_refused_and_leave_nothing(cells, tmp_path, caps
     assert not (tmp_path / "runs").exists()
 
 
+def test_the_cells_are_described_once_and_each_fold_by_what_differs(cells, capsys):
+    assert folds(cells) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("fold")] == [f"fold {k}/3" for k in (1, 2, 3)]
+    assert len([line for line in lines if line.startswith("run directory: ")]) == 3
+    about = [line for line in lines if "perturbations in 'target_gene'" in line]
+    assert len(about) == 1
+    first = lines.index("fold 1/3")
+    assert lines.index(about[0]) in range(first, lines.index("fold 2/3"))
+    capsys.readouterr()
+    assert run(["train-vcc", str(cells), "--model", "ridge"]) == 0
+    assert about[0] in capsys.readouterr().err.splitlines()  # another command of this process
+
+
 def test_the_verdict_is_over_all_held_out_perturbations_of_all_folds(cells, capsys):
     assert folds(cells) == 0
     told = json.loads(capsys.readouterr().out)

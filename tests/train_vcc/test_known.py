@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import numpy as np
@@ -63,6 +64,8 @@ def test_a_table_with_other_gene_names_is_matched(unmeasured, tmp_path, capsys):
     }.items():
         np.savez(tmp_path / "tables" / f"{name}.npz", genes=genes,
                  features=rng.normal(size=(len(genes), 3)))  # fmt: skip
+    with gzip.open(tmp_path / "tables" / "packed.tsv.gz", "wt") as file:
+        file.write("gene\ta\tb\nTP53\t1\t2\nMYC\t-2\t1\n")
     words = ["--features", "tables", "--model", "gp"]
     assert run(["train-vcc", unmeasured, *words]) == 0
     said = capsys.readouterr().err
@@ -71,10 +74,10 @@ def test_a_table_with_other_gene_names_is_matched(unmeasured, tmp_path, capsys):
     assert "MYC as ENSG00000136997" in said
     screen = Screen.load(Run.open("latest").path / SCREEN)
     assert screen.blocks.tolist() == [
-        "expression", "tables/ids.npz", "tables/new.npz",
+        "expression", "tables/ids.npz", "tables/new.npz", "tables/packed.tsv.gz",
         "Gene Ontology (comes with vcell)", "Reactome (comes with vcell)",
     ]  # fmt: skip
-    assert screen.widths.tolist()[1:3] == [3, 3]
+    assert screen.widths.tolist()[1:4] == [3, 3, 2]
     assert sum(screen.widths) == screen.features.shape[1]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from vcell import plugin
 from vcell.errors import UserError
-from vcell.text_files import read_table, read_text
+from vcell.text_files import read_table, read_text, suffix_of, text_of
 
 GROUP = "vcell.gene_sets"
 _GENE_COLUMNS = ("gene", "genes", "target_gene", "symbol", "gene_name", "gene_symbol", "gene_id")
@@ -82,13 +82,14 @@ def announced() -> tuple[dict[str, GeneSet], tuple[str, ...]]:
 
 
 def read_sets(path: Path) -> dict[str, GeneSet]:
-    """Read a user's sets from .gmt, or from a table or list of genes.
+    """Read a user's sets from .gmt, gzipped or not, or from a table or list of genes.
 
     A .csv or .tsv has a column ``gene`` (or ``target_gene``, ``symbol``, ...) and optionally a
     column ``set``; a .txt has one gene per line. Without set names the set is named after the file.
     """
-    if path.suffix == ".gmt":
-        return _read_gmt(path, read_text(path))
+    if suffix_of(path) == ".gmt":
+        with text_of(path) as file:
+            return _read_gmt(path, file.read())
     if path.suffix in (".csv", ".tsv"):
         return _read_table(path)
     if path.suffix == ".txt":

@@ -5,14 +5,10 @@ One file may hold several relations (STRING's channels, physical and genetic int
 
 from __future__ import annotations
 
-import csv
-import gzip
 import re
-import zlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +19,7 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.errors import UserError
 from vcell.graph.layout import EdgeLayout, cells, layout_of, reader
-from vcell.text_files import UTF16, decoded, unreadable
+from vcell.text_files import text_of
 
 _PEEK = 200  # lines from which the layout is detected
 _TAXON = re.compile(r"^(\d+)\.(?=\D)")  # STRING writes 9606.ENSP..., 4932.YAL001C
@@ -118,29 +114,6 @@ def read_edges(
         raise UserError(f"{path} holds no edges, only a header")
     names = _names(path, list(found.code), ids)
     return _relations(path, layout, found, names, minimum)
-
-
-@contextmanager
-def text_of(path: Path) -> Iterator[IO[str]]:
-    """Open a text file, gzipped or not; explain in one line why it cannot be read."""
-    try:
-        if not path.is_file() and not path.is_dir() and path.exists():
-            raise UserError(f"{path} is not a file on disk", hint="it is read twice: save it first")
-        with path.open("rb") as probe:
-            head = probe.read(2)
-        if head == b"\x1f\x8b" or path.suffix == ".gz":
-            with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as file:
-                yield file
-        else:
-            decoded(path, head if head in UTF16 else b"")
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                yield file
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error):
-        raise UserError(f"{path} is not UTF-8 text, nor gzipped text") from None
-    except OSError as error:
-        raise unreadable(path, error) from None
-    except csv.Error as error:
-        raise UserError(f"{path} is not a table: {error}") from None
 
 
 def _rows(file: IO[str], layout: EdgeLayout) -> Iterable[list[str]]:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.errors import UserError
 from vcell.genes import GeneIndex
-from vcell.graph.edges import text_of
 from vcell.graph.layout import cells, is_number, lower, reader
 from vcell.screen.targets import parts
+from vcell.text_files import text_of
 
 _QUERY, _ARRAY = "query strain id", "array strain id"
 _TAU = "adjusted genetic interaction score (epsilon or tau)"

@@ -243,7 +243,8 @@ def judged(
     lost = [name for name in over if over[name].high < 0]
     if lost:
         nearest = min(lost, key=lambda name: over[name].mean)
-        text = f"{model} is worse than {' and '.join(lost)}: {over[nearest]} over {nearest}"
+        text = f"{model} is worse than {' and '.join(lost)}: {over[nearest]}"
+        text += f" over {nearest}" * (len(lost) > 1)
         return Verdict("worse", nearest, over, text)
     same = [name for name in over if over[name].none]
     if same and all(over[name].low > 0 for name in over if name not in same):

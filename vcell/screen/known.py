@@ -133,7 +133,7 @@ def _files(path: Path) -> list[Path]:
     """Return a table, or those in a folder."""
     if not path.is_dir():
         return [path]
-    found = sorted(one for one in path.iterdir() if one.suffix in tables.SUFFIXES)
+    found = sorted(one for one in path.iterdir() if tables.is_table(one))
     if not found:
         raise UserError(f"{path} has no gene feature tables", hint=tables.FORMATS)
     return found

@@ -1,11 +1,11 @@
-"""Gene feature tables that users name: npz, parquet, csv, tsv or h5ad; a row for each gene.
+"""Gene feature tables that users name: npz, parquet, csv, tsv (also gzipped) or h5ad.
 
-GO, STRING, ESM2, GenePT ... embeddings, or the effects of other cell lines.
+A row for each gene: embeddings of GO, STRING, ESM2, GenePT ..., a map of genetic interactions, or
+the effects in other cell lines.
 """
 
 from __future__ import annotations
 
-import io
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,22 +15,24 @@ import numpy as np
 from vcell import console
 from vcell.errors import UserError
 from vcell.suggest import few
-from vcell.text_files import read_text, require_file
+from vcell.text_files import require_file, suffix_of, text_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _WIDEST = 256  # columns; wider tables are reduced to as many principal components
 _GENES = ("genes", "gene_names", "gene", "names", "symbols", "index")
-FORMATS = "an .npz with `genes` and `features`, a .parquet, .csv or .tsv with the genes in its "
-FORMATS += "first column, or an .h5ad with a gene in each row"
+FORMATS = (
+    "an .npz with `genes` and `features`, a .parquet, .csv or .tsv (.gz too) with the genes in "
+)
+FORMATS += "its first column, or an .h5ad with a gene in each row"
 
 
 def read(path: Path) -> tuple[list[str], NDArray[np.float64]]:
     """Return the genes and their features (genes, F), all finite; other genes are dropped."""
     require_file(path)
     try:
-        names, values = _READERS.get(path.suffix, _npz)(path)
+        names, values = _READERS.get(suffix_of(path), _npz)(path)
         values = np.asarray(values, np.float64)
     except (KeyError, ValueError, OSError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a gene feature table: {error}", hint=FORMATS) from None
@@ -82,8 +84,8 @@ def _parquet(path: Path) -> tuple[Any, Any]:
 def _text(path: Path) -> tuple[Any, Any]:
     import pandas as pd
 
-    text = io.BytesIO(read_text(path).encode())  # StringIO needs four bytes per character
-    return _columns(pd.read_csv(text, sep="\t" if path.suffix == ".tsv" else ","))
+    with text_of(path) as file:
+        return _columns(pd.read_csv(file, sep="\t" if suffix_of(path) == ".tsv" else ","))
 
 
 def _columns(table: Any) -> tuple[Any, Any]:
@@ -106,4 +108,8 @@ def _h5ad(path: Path) -> tuple[Any, Any]:
 
 
 _READERS = {".npz": _npz, ".parquet": _parquet, ".h5ad": _h5ad, ".csv": _text, ".tsv": _text}
-SUFFIXES = tuple(_READERS)
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file of this name can be a gene feature table."""
+    return suffix_of(path) in _READERS

@@ -25,7 +25,7 @@ from vcell.train import folds, many, sweep
 
 if TYPE_CHECKING:
     from vcell.data import CellSource
-    from vcell.train.training import Settings, Training
+    from vcell.train.training import NewRun, Settings, Training
 
 Options = TypeVar("Options", bound=Hashable)
 
@@ -196,8 +196,16 @@ def _several(training: Training[Settings], config: Settings, parts: str) -> None
     else:
         this, new = many.started(training, config, parts), True
 
+    said: set[str] = set()  # of the cells, which all runs read
+
+    def prepare(settings: Settings, plan: Plan) -> NewRun:
+        with console.each_once(said):
+            return training.prepare(settings, plan)
+
+    single = dataclasses.replace(training, prepare=prepare)
+
     def train(settings: Settings) -> Run:
-        one = Run.open(_trained(training, settings)[0].path)
+        one = Run.open(_trained(single, settings)[0].path)
         if one.status() != "done":
             raise RunFailed(f"{one.name} is {one.status()}", hint="--resume goes on with it")
         return one
