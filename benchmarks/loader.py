@@ -196,10 +196,8 @@ def run_entry(entry: str, cells: Path, stores: Path) -> dict[str, Any]:
         epoch = annbatch_batches(task, int(size), stores / "annbatch.zarr")
     elif who.startswith("cell-load"):
         epoch = cell_load_batches(int(size), stores, in_runs=who.endswith("sorted"))
-    elif who == "scdataset":
-        epoch = scdataset_batches(int(size), cells)
     else:
-        raise SystemExit(f"no entry {entry}")
+        epoch = scdataset_batches(int(size), cells)
     n, total, bits = first_epoch(epoch())
     for _ in epoch():
         pass
@@ -214,7 +212,7 @@ def run_entry(entry: str, cells: Path, stores: Path) -> dict[str, Any]:
     return {
         "cells": timed, "seconds": time.perf_counter() - seconds, "slept": slept,
         "cpu": time.process_time() - cpu, "warm_cells": n, "sum": total,
-        "entropy": bits, "rss": peak(),
+        "entropy": bits,
     }  # fmt: skip
 
 
@@ -250,12 +248,7 @@ def convert(who: str, cells: Path, stores: Path) -> dict[str, Any]:
             with h5py.File(cells) as file:
                 n = len(file["X/indptr"]) - 1
         seconds, cpu = time.perf_counter() - seconds, time.process_time() - cpu
-    return {"cells": n, "seconds": seconds, "cpu": cpu, "rss": peak()}
-
-
-def peak() -> float:
-    """Peak resident memory of this process in GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"cells": n, "seconds": seconds, "cpu": cpu}
 
 
 def interpreter(who: str) -> Path | None:
@@ -296,18 +289,20 @@ def main() -> None:
     stores = args.stores / args.cells.stem  # those of other cells are not taken for these
     stores.mkdir(exist_ok=True)
     if args.entry:
-        print(json.dumps(run_entry(args.entry, args.cells, stores)))
+        found = run_entry(args.entry, args.cells, stores)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(json.dumps(found | {"rss": peak}))  # in GiB
         return
     tables = args.only.split(",") if args.only else compared()
     prepare_stores(args, stores, tables)
-    results: dict[str, list[dict[str, Any]]] = {}
-    for number in range(args.rounds):
-        for table in tables:
-            for who in itertools.chain(*TABLES[table]):
-                if (got := measure(f"{table}:{who}", args)) is not None:
-                    results.setdefault(f"{table}:{who}", []).append(got)
-                    line = f"{table}:{who} {got['cells'] / got['seconds']:,.0f}/s"
-                    print(f"round {number + 1} {line}", file=sys.stderr)
+    entries = (f"{table}:{who}" for table in tables for who in itertools.chain(*TABLES[table]))
+    results: dict[str, list[dict[str, Any]]] = {entry: [] for entry in entries}
+    for number in range(1, args.rounds + 1):
+        for entry, runs in results.items():
+            if (got := measure(entry, args)) is not None:
+                runs.append(got)
+                rate = got["cells"] / got["seconds"]
+                print(f"round {number} {entry} {rate:,.0f}/s", file=sys.stderr)
     ratios: dict[str, dict[str, float]] = {}
     for table in tables:
         ratios |= report(table, results)
@@ -353,8 +348,6 @@ def prepare_pairs(cells: Path, stores: Path) -> None:
 
     from vcell.store import Recipe, Store, prepare
 
-    if not (stores / "vcell.zarr").exists():
-        prepare([cells], stores / "vcell.zarr")
     whole = Store.open(stores / "vcell.zarr")
     top = whole.statistics["variance"].argsort()[::-1][:2000]
     prepare([cells], stores / "pairs.zarr", Recipe(genes=tuple(whole.genes[top])))
@@ -373,8 +366,7 @@ def report(table: str, results: dict[str, list[dict[str, Any]]]) -> dict[str, di
     print(f"\n{table}")
     rates: dict[str, tuple[float, float]] = {}
     for who in [*ours, *others]:
-        runs = results.get(f"{table}:{who}")
-        if not runs:
+        if not (runs := results[f"{table}:{who}"]):
             continue
         wall = sorted(run["cells"] / run["seconds"] for run in runs)
         cpu = statistics.median(run["cells"] / run["cpu"] for run in runs)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ENVS = Path(__file__).resolve().parent / ".envs"
@@ -118,12 +119,17 @@ a.write_zarr(sys.argv[2])
 
 
 def python_of(peer: str) -> Path | None:
-    """Return a peer's Python, or None, told loudly."""
+    """Return a peer's Python, or None, told loudly, once."""
     python = ENVS / peer / "bin" / "python"
     if python.exists():
         return python
-    print(f"LEFT OUT: {peer} is not installed in {python.parents[1]}: {INSTALL}", flush=True)
+    _left_out(peer, ENVS / peer)
     return None
+
+
+@cache
+def _left_out(peer: str, folder: Path) -> None:
+    print(f"LEFT OUT: {peer} is not installed in {folder}: {INSTALL}", flush=True)
 
 
 def missing() -> list[str]:

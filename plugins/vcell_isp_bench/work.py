@@ -15,7 +15,7 @@ from vcell.data.detect import require_counts
 from vcell.errors import UserError
 from vcell.geneformer import checkpoint, perturbation
 from vcell.geneformer.shifts import ShiftEngine
-from vcell.gpu.accelerator import accelerator
+from vcell.gpu.accelerator import accelerator, chosen_device
 from vcell.launch.plan import too_few_gpus
 from vcell.metrics.rankings import overlap, spearman
 from vcell_isp_bench import IspBench, measure, quality
@@ -118,10 +118,9 @@ def _check(config: IspBench) -> None:
 
 def _device(config: IspBench) -> torch.device:
     have = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if config.gpus > have or (config.device == "cuda" and not have):
+    if config.gpus > have:
         raise too_few_gpus(config.gpus, have, hint="--device cpu")
-    on_cpu = config.device == "cpu" or config.procs is not None
-    return torch.device("cuda" if have and not on_cpu else "cpu")
+    return chosen_device("cpu" if config.procs is not None else config.device)
 
 
 def _measured(

@@ -255,6 +255,7 @@ TRAINING = Training(
     worker="vcell_train_graph.work:main",
     prepare=prepare,
     tell=tell,
+    first_look=given,
     needs=SPLIT,
     parts=parts,
     pool=pooled,

@@ -56,6 +56,14 @@ def main(run: Run) -> None:
         run.finish("interrupted")
 
 
+def first_look(config: TrainVcc) -> None:
+    """Refuse cells that cannot be opened, or whose labels are not found."""
+    assert config.cells is not None
+    with open_cells(command.as_typed(config.cells), config.layer, join=config.join) as source:
+        detect.refuse_repeated(source)
+        labels.find(source, config, quiet=True)
+
+
 def prepare(config: TrainVcc, plan: Plan) -> NewRun:
     """Measure the screen, and let the model check its settings."""
     assert config.cells is not None
@@ -96,6 +104,7 @@ TRAINING = Training(
     worker="vcell_train_vcc.work:main",
     prepare=prepare,
     tell=report.tell,
+    first_look=first_look,
     needs=SCREEN,
     apart=("held_out", "hold_out_context"),
     pool=report.pooled,

@@ -40,6 +40,23 @@ def test_a_mistake_in_the_file_stops_a_command_but_not_its_help(vcell, tmp_path)
     assert vcell("--no-config", "select-genes", "missing.h5ad").err.count("vcell.toml") == 0
 
 
+def test_what_is_called_vcell_toml_and_is_no_file_is_refused(vcell, tmp_path):
+    place = tmp_path / "folder" / "deep"
+    (tmp_path / "folder" / "vcell.toml").mkdir(parents=True)
+    place.mkdir()
+    told = "error: ../vcell.toml is a folder, not a project file\n"
+    for words in (["config", "show"], ["config", "check"], ["inspect", "cells.h5ad"]):
+        ran = vcell(*words, cwd=place)
+        assert ran.code == 2
+        assert ran.err.startswith(told)
+        assert ran.err.count("\n") == 2  # and a hint
+    assert vcell("--no-config", "config", "show", cwd=place).code == 0
+    (place / "vcell.toml").symlink_to("nowhere")
+    ran = vcell("config", "show", cwd=place)
+    assert ran.code == 2
+    assert "vcell.toml: cannot be read: No such file" in ran.err
+
+
 def test_init_makes_a_project_that_checks(vcell, tmp_path):
     assert vcell("init", "screen").code == 0
     assert vcell("config", "check", cwd=tmp_path / "screen").code == 0

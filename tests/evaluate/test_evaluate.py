@@ -198,6 +198,27 @@ class TestFormats:
         assert ran.json["detected"]["all cells"]["borrowed_controls"] is True
         pd.testing.assert_frame_equal(table, expected, rtol=1e-6)
 
+    @pytest.mark.parametrize("lacking", ["pred", "real"])
+    @pytest.mark.parametrize("many", [False, True], ids=["files", "folders"])
+    def test_a_file_without_the_column_of_contexts_is_refused_first(self, here, lacking, many):
+        """In folders too, where only the second file lacks it."""
+        for name in ("pred", "real"):
+            cells = screen(1)
+            if many:
+                (here.folder / name).mkdir()
+                save(cells, here, f"{name}/B.h5ad")
+            cells.obs["line"] = "K562"
+            save(cells, here, f"{name}/A.h5ad" if many else f"{name}.h5ad")
+            if many and name != lacking:
+                save(cells, here, f"{name}/B.h5ad")
+        if not many:
+            save(screen(1), here, f"{lacking}.h5ad")
+        sides = ("pred", "real") if many else ("pred.h5ad", "real.h5ad")
+        ran = here("evaluate", *sides, "--context-column", "line")
+        named = f"{lacking}/B.h5ad" if many else f"{lacking}.h5ad"
+        assert ran.code == 2
+        assert ran.err.startswith(f"error: {named}: obs has no column 'line'\n")
+
     def test_contexts_in_one_file_or_many_are_averaged(self, here):
         sides = {}
         for seed, name in ((1, "real"), (5, "real"), (2, "pred"), (6, "pred")):

@@ -181,6 +181,11 @@ def test_the_printed_table_has_every_column_and_the_roofline(bench):
     ("words", "message"),
     [
         (["--gpus", "64"], "requested: 64 GPUs"),
+        pytest.param(
+            ["--device", "cuda"],
+            "a GPU was requested, but torch finds none",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
         (["--gpus", "2", "--procs", "2"], "one process for each of --gpus"),
         (["--procs", "2", "--search", "3"], "the settings of one process"),
         (["--procs", "60"], "cannot be shared by 60 processes"),

@@ -1,11 +1,15 @@
-"""The polynomials are as accurate as float32 allows, everywhere they are used."""
+"""The polynomials are as accurate as float32 allows, everywhere they are used.
+
+They are compiled by vcell's numba: had numba itself compiled before vcell set it up, no kernel of
+this process would be saved, which other tests expect.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from vcell.kernels import elementary
+from vcell.kernels.with_numba import njit
 
 
 @njit

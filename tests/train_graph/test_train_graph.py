@@ -165,6 +165,16 @@ def test_unsuitable_tables_are_refused_in_one_sentence(tmp_path, table, says):
         train(tmp_path, tmp_path / "runs", model="additive", fold="random")
 
 
+def test_a_table_is_refused_before_a_fold_or_a_trial_is_announced(vcell, tmp_path):
+    (tmp_path / "tau.tsv").write_text("gene_1\tgene_2\ttau\n")
+    search = ("--sweep", "2", "--sweep-over", "width = [8, 16]")
+    for words in ((), ("--folds", "3"), search):
+        ran = vcell("train-graph", "tau.tsv", *words)
+        assert ran.code == 2
+        assert ran.err == "error: tau.tsv holds no gene sets, only a header\n"
+        assert not list((tmp_path / "runs").glob("*"))
+
+
 def test_a_control_that_removes_nothing_is_refused(small, tmp_path):
     with pytest.raises(UserError, match="it uses no graphs"):
         train(small, tmp_path, "relation_0", model="mlp", control="rewired")

@@ -163,6 +163,19 @@ def test_impossible_settings_are_refused_and_leave_nothing(clean, tmp_path, caps
     assert {path.name for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["--folds 3", "--sweep 2 --sweep-over lr=[0.001,0.01] --model transformer"],
+    ids=["folds", "sweep"],
+)
+def test_cells_are_refused_before_a_fold_or_a_trial_is_announced(clean, tmp_path, capsys, words):
+    words += f" --perturbation-column nothing --runs {tmp_path / 'runs'}"
+    code, err = trained(clean, tmp_path, capsys, *words.split())
+    assert code == 2
+    assert err.startswith("error: changed.h5ad: obs has no column 'nothing'")
+    assert not list((tmp_path / "runs").glob("*"))
+
+
 def test_all_in_one_batch_can_be_learned_from(clean, tmp_path, capsys):
     adata = clean.copy()
     adata.obs["batch"] = "one"

@@ -50,11 +50,14 @@ def shown_path(path: Path) -> str:
 
 
 def find(start: Path | None = None) -> Path | None:
-    """Search upward from the working directory; only the nearest project file is used."""
+    """Search upward from the working directory; only the nearest project file is used.
+
+    What has its name and is no file is found too: `read` refuses it, rather than nobody noticing.
+    """
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
         candidate = folder / FILE_NAME
-        if candidate.is_file():
+        if os.path.lexists(candidate):
             return candidate
     return None
 
@@ -66,6 +69,11 @@ def read(path: Path) -> ProjectFile:
     shown = shown_path(path)
     try:
         raw = read_bytes(path, _MAX_BYTES + 1)
+    except IsADirectoryError:
+        raise UserError(
+            f"{shown} is a folder, not a project file",
+            hint="rename it, name a file with --config, or use --no-config",
+        ) from None
     except OSError as error:
         raise UserError(
             f"{shown}: cannot be read: {error.strerror}", hint="name another file with --config"

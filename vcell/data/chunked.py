@@ -8,9 +8,7 @@ skipped filters, missing chunks) go through h5py, with a message.
 from __future__ import annotations
 
 import itertools
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -26,6 +24,7 @@ from vcell.data.nodes import load_plugins
 
 if TYPE_CHECKING:
     from vcell.data.decode_pool import Task
+    from vcell.data.descriptor import Descriptor
 
 #: Bytes per task: enough to hide the cost of submitting it, few enough to balance threads.
 TASK_BYTES = 1 << 20
@@ -39,36 +38,6 @@ LONG_LIST = 4096
 
 _scratch = Scratch()
 _said: set[str] = set()
-
-
-class Descriptor:
-    """A file opened for reading by offset."""
-
-    def __init__(self, path: Path) -> None:
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self.size = os.fstat(self.fd).st_size
-
-    def read(self, size: int, offset: int) -> bytes:
-        """Read exactly `size` bytes."""
-        stored = os.pread(self.fd, size, offset)
-        if len(stored) != size:
-            raise OSError(f"the file ends {size - len(stored):,} bytes into what should be there")
-        return stored
-
-    def read_into(self, out: NDArray[Any], offset: int) -> None:
-        """Fill a contiguous array."""
-        left = out.reshape(-1).view(np.uint8).data
-        while len(left):
-            got = os.preadv(self.fd, [left], offset)
-            if not got:
-                raise OSError(f"the file ends {len(left):,} bytes before what should be there")
-            left, offset = left[got:], offset + got
-
-    def close(self) -> None:
-        """Close the file."""
-        fd, self.fd = self.fd, -1  # first, as the number may be reused at once
-        if fd >= 0:
-            os.close(fd)
 
 
 def array_of(dataset: h5py.Dataset, where: str, file: Descriptor) -> Array:

@@ -7,7 +7,8 @@ from pathlib import Path
 import h5py
 
 from vcell.data import anndata_file
-from vcell.data.chunked import Descriptor, array_of
+from vcell.data.chunked import array_of
+from vcell.data.descriptor import Descriptor
 from vcell.data.fault import reading
 from vcell.data.nodes import is_group
 from vcell.data.source import CellSource

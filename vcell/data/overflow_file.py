@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vcell.data.descriptor import read_into
 from vcell.errors import DiskFull, UserError
 from vcell.outputs.aside import FULL, room
 
@@ -52,7 +53,5 @@ class OverflowFile:
 
     def fill(self, out: NDArray[Any], offset: int) -> None:
         """Read what was written from an offset on."""
-        left = out.view(np.uint8).data
-        while left:
-            n = os.preadv(self._file, [left], offset)
-            left, offset = left[n:], offset + n
+        if read_into(self._file, out, offset) < out.nbytes:
+            raise UserError(f"the temporary file in {self.folder} was cut short")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import google_crc32c
 import numpy as np
 
-from vcell.data.chunked import Descriptor
+from vcell.data.descriptor import Descriptor
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,8 @@ import numpy as np
 
 from vcell import console
 from vcell.data.block import Csr, Genes, canonical, select
-from vcell.data.chunked import Descriptor, array_of
+from vcell.data.chunked import array_of
+from vcell.data.descriptor import Descriptor
 from vcell.data.fault import damaged, reading
 from vcell.data.frame import NamedFrame
 from vcell.data.matrix import Bound, CsrMatrix, Layout, Rows, cut_by_size

@@ -44,6 +44,8 @@ def started(training: Training[Settings], config: Settings, parts: str) -> Run:
         raise UserError(f"--{way} cannot go with --{given[0]}", hint=f"leave out --{given[0]}")
     if config.nodes > 1:
         raise UserError(f"--{way} makes runs of its own on one machine", hint="leave out --nodes")
+    if training.first_look is not None:
+        training.first_look(config)
     return Run.create(
         config.runs,
         training.name,

@@ -79,6 +79,9 @@ class Training(Generic[Settings]):
         Reads and checks the data and settings before the run directory is made.
     tell
         Prints the results of a finished run.
+    first_look
+        Refuses, before the first of several runs is announced, what `prepare` would refuse in all
+        of them and costs little to find, such as an empty file.
     needs
         A file of the run that training needs: a run that ended before it was written cannot be
         resumed.
@@ -98,6 +101,7 @@ class Training(Generic[Settings]):
     worker: str
     prepare: Callable[[Settings, Plan], NewRun]
     tell: Callable[[Run], None]
+    first_look: Callable[[Settings], object] | None = None
     needs: str | None = None
     apart: tuple[str, ...] = ()
     parts: Callable[[Settings], Sequence[Mapping[str, Any]]] | None = None

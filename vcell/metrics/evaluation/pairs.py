@@ -71,7 +71,10 @@ def open_pairs(prediction: Sided, real: Sided, config: Options) -> Iterator[Pair
     """Open the two sides and yield one pair per context; each file is closed after its last."""
     from vcell.data import open_cells
 
-    for name, pred_path, real_path in _files(prediction, real):
+    files = _files(prediction, real)
+    if len(files) > 1 and config.context_column is not None:
+        _require_column(files, config.context_column)
+    for name, pred_path, real_path in files:
         with (
             open_cells(pred_path, layer=config.layer) as pred,
             open_cells(real_path, layer=config.layer) as measured,
@@ -102,6 +105,16 @@ def _files(prediction: Sided, real: Sided) -> list[tuple[str | None, Sided, Side
     return [(name, pred[name], measured[name]) for name in sorted(pred)]
 
 
+def _require_column(files: list[tuple[str | None, Sided, Sided]], column: str) -> None:
+    """Refuse files of which one lacks the column of contexts, before the first is scored."""
+    from vcell.data import open_cells
+
+    for _, *sides in files:
+        for side in reversed(sides):
+            with open_cells(side) as source:
+                source.obs(column)
+
+
 def _is_folder(path: Path) -> bool:
     """Whether this is a folder of files rather than a zarr store or a 10x folder."""
     return path.is_dir() and not is_zarr(path) and not is_mtx(path)
@@ -118,6 +131,8 @@ def _contexts(
     for source in (real, pred):
         refuse_nothing(source)
         refuse_repeated(source)
+        if config.context_column is not None:
+            source.obs(config.context_column)  # an error comes before anything is told
     found = find_labels.find(real, config)
     column = config.context_column
     if column is None and name is None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from vcell import console
 from vcell.data.buffers import Buffers
+from vcell.data.descriptor import read_into
 from vcell.errors import UserError
 from vcell.kernels import gather, scatter
 from vcell.store.build.first_pass import ESCAPED, Spill, index_type
@@ -270,15 +271,13 @@ class _ChunkCutter:
 
 def _read_spans(path: Path, spans: NDArray[np.int64], out: Array) -> None:
     """Read element ranges of a file consecutively into `out`."""
-    size = out.dtype.itemsize
-    target = memoryview(out.view(np.uint8))  # type: ignore[arg-type]
     fd = os.open(path, os.O_RDONLY)
     try:
         at = 0
         for begin, end in spans.tolist():
-            n = (end - begin) * size
-            at += os.preadv(fd, [target[at : at + n]], begin * size) if n else 0
+            got = read_into(fd, out[at : at + end - begin], begin * out.itemsize)
+            at += got // out.itemsize
     finally:
         os.close(fd)
-    if at != len(target):
+    if at != len(out):
         raise UserError(f"{path} was cut short", hint="run the command again")
