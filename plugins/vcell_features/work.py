@@ -42,8 +42,9 @@ def run(sources: tuple[Path, ...], config: Features) -> None:
         lost = [target for target in targets if target not in known]
         lines = f"\n{len(lost)} of {len(targets)} targets are in no table"
         lines += f": {', '.join(lost[:12])}" + (" ..." if len(lost) > 12 else "") if lost else ""
+        _warn_of_useless([row for row in rows if not row["known"]] if places else [], targets)
     if places:
-        lines += f"\nvcell train-vcc CELLS --features {config.output} takes all of them"
+        lines += f"\nvcell train-vcc CELLS --features {config.output} takes all of these tables"
     columns = ["table", "made of", "genes", "numbers"] + (["targets known"] if targets else [])
     shown = [
         [row["table"], row["made_of"], f"{row['genes']:,}", row["width"]]
@@ -53,6 +54,16 @@ def run(sources: tuple[Path, ...], config: Features) -> None:
     console.result(
         {"tables": rows, "targets": targets}, f"{console.table(shown, columns)}\n{lines}".rstrip()
     )
+
+
+def _warn_of_useless(rows: list[dict[str, Any]], targets: Sequence[str]) -> None:
+    """Warn of tables that know no target, which train-vcc refuses."""
+    for row in rows:
+        console.warn(
+            f"{row['table']} knows none of the {console.count(len(targets), 'target')}, and "
+            "train-vcc refuses it: its genes must be named as in the screen, of the same species "
+            "(--ids translates the ids of a network)"
+        )
 
 
 def _row(

@@ -157,6 +157,9 @@ def test_targets_that_a_table_knows_are_counted_under_any_name(tmp_path, capsys)
     said = capsys.readouterr().out
     assert "2 of 4" in said
     assert "2 of 4 targets are in no table: MYC, NOGENE" in said
+    (tmp_path / "yeast.csv").write_text("gene,a,b\nYAL001C,1,2\nYAL002W,3,4\n")
+    assert run(["features", "yeast.csv", "--cells", "cells.h5ad"]) == 0
+    assert "features/yeast.npz knows none of the 4 targets" in capsys.readouterr().err
     assert run(["features", "--cells", "cells.h5ad", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["tables"]
     assert [row["table"] for row in told] == ["Gene Ontology", "Reactome"]

@@ -113,3 +113,26 @@ def test_what_is_shipped_is_small_named_and_licensed():
     near = unit @ unit[go["PSMA1"]]  # a subunit of the proteasome: so are the genes nearest to it
     nearest = sorted(go, key=lambda g: -near[go[g]])[:12]
     assert sum(gene.startswith("PSM") for gene in nearest) >= 9
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        ("gene,a,b\n", 2, "error: mine.csv names no genes"),
+        (
+            "gene,a\nTP53,1\nMYC,\nKLF1,2\n",
+            0,
+            "mine.csv: left out, with a feature that is missing or not finite: MYC",
+        ),
+        (
+            "gene,a,b\nTP53,0,3\nMYC,0,3\n",
+            0,
+            "mine.csv says nothing: its 2 genes have equal features",
+        ),
+    ],
+    ids=["no genes", "a missing value", "a constant"],
+)
+def test_what_a_table_does_not_say_is_told(unmeasured, tmp_path, capsys, text, code, said):
+    (tmp_path / "mine.csv").write_text(text)
+    assert run(["train-vcc", unmeasured, "--model", "ridge", "--features", "mine.csv"]) == code
+    assert said in capsys.readouterr().err

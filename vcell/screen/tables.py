@@ -38,18 +38,25 @@ def read(path: Path) -> tuple[list[str], NDArray[np.float64]]:
         raise UserError(f"{path} is not a gene feature table: {error}", hint=FORMATS) from None
     if values.ndim == 2 and len(values) and not values.shape[1]:
         raise UserError(f"{path} has no column of numbers beside the genes", hint=FORMATS)
+    if not len(values) and not len(names):
+        raise UserError(f"{path} names no genes", hint=FORMATS)
     if values.ndim != 2 or len(values) != len(names) or not values.size:
         raise UserError(f"{path}: features has shape {values.shape}, for {len(names)} genes")
     kept = np.isfinite(values).all(axis=1)
     if not kept.any():
         raise UserError(f"{path}: no gene has finite features")
-    names = [str(name) for name in np.asarray(names)[kept]]
+    names = [str(name) for name in np.asarray(names)]
+    if lost := [name for name, there in zip(names, kept, strict=True) if not there]:
+        console.warn(f"{path}: left out, with a feature that is missing or not finite: {few(lost)}")
+    names, values = [name for name, there in zip(names, kept, strict=True) if there], values[kept]
     twice = len(names) - len(set(names))
     if twice:
         raise UserError(
             f"{path} names {console.count(twice, 'gene')} twice", hint="one row for each gene"
         )
-    return names, _narrow(values[kept])
+    if len(names) > 1 and (values == values[0]).all():
+        console.warn(f"{path} says nothing: its {len(names):,} genes have equal features")
+    return names, _narrow(values)
 
 
 def _narrow(values: NDArray[np.float64]) -> NDArray[np.float64]:
