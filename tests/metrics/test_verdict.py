@@ -170,3 +170,15 @@ def test_it_is_the_same_every_time_and_goes_into_json() -> None:
     assert json.loads(json.dumps(one.plain()))["over"]["mean"]["n"] == 20
     assert [signed(x) for x in (0.0049, -0.02, 1.5, 0.0001)] == ["+.005", "-.020", "+1.500", "0"]
     assert str(verdict.Difference(0.005, -0.02, 0.03, 0.01, 9)) == "+.005 (-.02 to +.03)"
+
+
+def test_an_end_that_is_not_zero_does_not_look_like_zero() -> None:
+    assert str(verdict.Difference(0.063, 0.0031, 0.13, 0.03, 9)) == "+.063 (+.003 to +.13)"
+    assert str(verdict.Difference(0.063, -0.00004, 0.13, 0.03, 9)) == "+.063 (-.00004 to +.13)"
+    assert str(verdict.Difference(0.0, 0.0, 0.0, 0.0, 9)) == "0 (0 to 0)"
+
+
+def test_the_same_targets_in_another_order_are_counted_once() -> None:
+    found = gains(scores(np.random.default_rng(0), 6, {"mean": 0.0, "gp": 0.9}))
+    targets = [("A", "B"), ("B", "A"), ("C",), ("D",), ("E",), ("E",)]
+    assert judged("gp", found, targets).text.startswith("too few for a verdict: 4 held-out")

@@ -35,6 +35,7 @@ FEWEST = 5  # with fewer perturbations there is no claim
 LEVEL = 0.95
 _DRAWS, _AT_ONCE = 2000, 100  # bootstrap samples, and how many are in memory at once
 _NARROW = 0.04  # intervals narrower than this are printed in thousandths
+_FINEST = 9  # digits of an end that would look like 0
 _SAME = 1e-9  # differences below it are rounding
 
 
@@ -65,7 +66,8 @@ class Difference:
 
     def __str__(self) -> str:
         digits = 3 if self.high - self.low < _NARROW else 2
-        return f"{signed(self.mean)} ({signed(self.low, digits)} to {signed(self.high, digits)})"
+        low, high = (_end(value, digits) for value in (self.low, self.high))
+        return f"{signed(self.mean)} ({low} to {high})"
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,9 @@ def gain(
         zero_is_best = metric == "mae"
         room = max(mean, 1e-12) if zero_is_best else max(1 - mean, 1e-9)
         found.append((other - one if zero_is_best else one - other) / room)
-    return np.asarray(np.nanmean(found, axis=0))
+    there = ~np.isnan(found)
+    with np.errstate(invalid="ignore"):  # NaN where no metric is there
+        return np.asarray(np.where(there, found, 0).sum(axis=0) / there.sum(axis=0))
 
 
 def difference(values: NDArray[np.floating], targets: Sequence[tuple[str, ...]]) -> Difference:
@@ -159,7 +163,7 @@ def difference(values: NDArray[np.floating], targets: Sequence[tuple[str, ...]])
 def _differences(values: Array, targets: Sequence[tuple[str, ...]]) -> list[Difference]:
     """Return the means of columns (P, B), and their intervals."""
     values = np.where(np.abs(values) < _SAME, 0.0, values)
-    n, width = len(set(targets)), values.shape[1]
+    n, width = len(set(map(frozenset, targets))), values.shape[1]
     mean = values.mean(axis=0) if len(values) else np.full(width, math.nan)
     error, low, high = np.full((3, width), math.nan)
     member = _members(targets)
@@ -229,7 +233,7 @@ def judged(
     others = [name for name in gain if name != model]
     apart = np.stack([gain[model] - gain[name] for name in others], axis=1) if others else None
     over = dict(zip(others, _differences(apart, targets), strict=True)) if apart is not None else {}
-    n = len(set(targets))
+    n = len(set(map(frozenset, targets)))
     if model in weak or not over:
         return Verdict("baseline", None, over, f"the {model} baseline")
     if n < FEWEST:
@@ -253,6 +257,13 @@ def judged(
     shown = min((name for name in over if over[name].low <= 0), key=lambda name: over[name].mean)
     text = f"no difference shown: {model} over {shown} {over[shown]}"
     return Verdict("open", shown, over, text)
+
+
+def _end(value: float, digits: int) -> str:
+    """Write an end of an interval; one that is not 0 does not look like 0."""
+    while value and digits < _FINEST and signed(value, digits) == "0":
+        digits += 1
+    return signed(value, digits)
 
 
 def signed(value: float, digits: int = 3) -> str:

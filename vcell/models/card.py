@@ -28,8 +28,8 @@ def card(run: Run, model: str, screen: Screen, summary: dict[str, Any]) -> str:
     sizes = ", ".join(f"{(screen.part == part).sum()} {name}" for name, part in parts.items())
     counted = np.isfinite(screen.target_sum)
     scale = f"counts per {screen.target_sum:g}" if counted else "values as in the file"
-    tables = ", ".join(map(str, config.get("features") or [])) or "expression only"
     contexts, n_features = ", ".join(screen.contexts.tolist()), screen.features.shape[1]
+    blocks, other = ", ".join(screen.block_columns()), ", ".join(screen.prior_sources.tolist())
     lines = [
         f"# {model}, run {run.name}",
         "",
@@ -37,7 +37,8 @@ def card(run: Run, model: str, screen: Screen, summary: dict[str, Any]) -> str:
         "",
         f"- Cells: `{config.get('cells')}`, {len(screen.genes):,} genes, contexts: {contexts}",
         f"- Perturbations: {sizes}",
-        f"- Gene features: {n_features} of {len(screen.feature_genes):,} genes; tables: {tables}",
+        f"- Gene features: {n_features} of {len(screen.feature_genes):,} genes: {blocks or 'none'}",
+        *([f"- Effects of other screens: {other}"] if other else []),
         f"- Scale: {'log1p of' if counted else 'log1p'} {scale}",
         f"- Seed: {config.get('seed')}",
         f"- {_LIMITS}",

@@ -17,7 +17,14 @@ from vcell import console, models
 from vcell.errors import UserError
 from vcell.metrics import verdict
 from vcell.models import members
-from vcell.models.scoring import by_chance, each, gain, scores, without_own
+from vcell.models.scoring import (
+    by_chance,
+    by_chance_without_own,
+    each,
+    gain,
+    scores,
+    without_own,
+)
 from vcell.screen.split import TEST, VALIDATION
 from vcell.suggest import few
 
@@ -35,7 +42,6 @@ SCORES = ("pds", "mae", "delta_correlation")
 ALL = (*SCORES, *(f"{name}_without_own" for name in SCORES))
 MEANS = ("mean", "perturbed-mean", "perturbed-mean-own", "no-change")  # no claim about them
 REACHABLE, CHANCE = "reachable", "chance"
-_LEVELS = 2  # fewest rows for the levels
 
 
 def baselines(screen: Screen) -> list[str]:
@@ -137,13 +143,13 @@ class HeldOut:
             return {"held_out": {}}
         gains = verdict.gains(self.scores | self.levels)
         means = {
-            name: _means(one) | {"gain": float(gains[name].mean())}
+            name: _means(one | {"gain": gains[name]})
             for name, one in (self.scores | self.levels).items()
         }
         alone = int(np.isnan(next(iter(self.scores.values()))["pds"]).sum())
         return {
             "held_out": {name: means[name] for name in self.scores},
-            "levels": {name: means[name] for name in self.levels},
+            "levels": {name: means[name] for name in self.levels if "mae" in means[name]},
             "verdict": self.judged(model).plain(),
         } | ({"without_pds": alone} if alone else {})
 
@@ -185,20 +191,19 @@ def _scores(
 def _levels(screen: Screen, rows: NDArray[np.int64]) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Score one half of each perturbation's cells against the other, and against the others'."""
     tested = screen.rows(TEST)
-    if len(rows) < _LEVELS or screen.halves.shape[1] != len(tested):
-        return {}  # an older run, or no other row to compare with
+    if not len(rows) or screen.halves.shape[1] != len(tested):
+        return {}  # an older run
     first, second = (half[np.isin(tested, rows)] for half in screen.halves)
     found = {name: {s: np.full(len(rows), np.nan) for s in ALL} for name in (REACHABLE, CHANCE)}
     for context in np.unique(screen.context[rows]):
         at = screen.context[rows] == context
         names = screen.perturbations[rows[at]].tolist()
         target, own = screen.targets(names), screen.columns(names)
-        bare = _blank(second[at], own), _blank(first[at], own)
         levels = {
             REACHABLE: each(second[at], first[at], target)
             | _renamed(without_own(second[at], first[at], own)),
             CHANCE: by_chance(second[at], first[at], target)
-            | _renamed(by_chance(*bare, np.full(len(target), -1, np.int64))),
+            | _renamed(by_chance_without_own(second[at], first[at], own)),
         }
         for level, values in levels.items():
             for name, one in values.items():
@@ -208,11 +213,6 @@ def _levels(screen: Screen, rows: NDArray[np.int64]) -> dict[str, dict[str, NDAr
 
 def _renamed(scores: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
     return {f"{name}_without_own": values for name, values in scores.items()}
-
-
-def _blank(effect: NDArray[np.floating], own: NDArray[np.int64]) -> NDArray[np.floating]:
-    """Return effects without the genes that any perturbation targets."""
-    return np.delete(effect, np.unique(own[own >= 0]), axis=1)
 
 
 def _read(path: Path) -> HeldOut:
@@ -247,6 +247,7 @@ def _pds(one: dict[str, float], name: str) -> str:
 
 
 COLUMNS = ("model", "PDS", "MAE", "correlation", "gain", "model over it (95 %)")
+_SHORT = COLUMNS[:4]
 
 
 def _interval(one: dict[str, Any] | None) -> str:
@@ -272,20 +273,27 @@ def without_own_table(summary: dict[str, Any]) -> list[list[str]]:
 
 
 def markdown(summary: dict[str, Any]) -> list[str]:
-    """Return the verdict and the first table in Markdown, as lines."""
+    """Return the verdict and both tables in Markdown, as lines."""
     if "verdict" not in summary:
         return ["None were held out."]
-    rows = [[*COLUMNS], ["---"] * len(COLUMNS), *table(summary)]
-    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines = _lines(COLUMNS, table(summary))
+    if without := without_own_table(summary):
+        lines += ["", "Without the perturbations' own genes:", "", *_lines(_SHORT, without)]
     return [f"{summary['verdict']['text']}.", "", *lines, "", legend(summary)]
+
+
+def _lines(columns: Sequence[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in ([*columns], ["---"] * len(columns), *rows)]
 
 
 def legend(summary: dict[str, Any]) -> str:
     """Explain the table."""
-    text = (
-        "gain: share of the way from the mean to perfect, over PDS and MAE. reachable: one half of "
-        "the cells predicts the other. chance: another perturbation predicts it."
-    )
+    text = "gain: share of the way from the mean to perfect, over PDS and MAE."
+    about = {
+        REACHABLE: " reachable: one half of the cells predicts the other.",
+        CHANCE: " chance: another perturbation predicts it.",
+    }
+    text += "".join(about[name] for name in summary["levels"])
     if alone := summary.get("without_pds"):
         text += (
             f" {alone} held out alone in a fold: PDS, always 1 among one, is left out there, and "
@@ -296,10 +304,9 @@ def legend(summary: dict[str, Any]) -> str:
 
 def tables(summary: dict[str, Any]) -> str:
     """Return both tables as text."""
-    short = ("model", "PDS", "MAE", "correlation")
     text = f"{console.table(table(summary), COLUMNS)}\n{legend(summary)}"
     if without := without_own_table(summary):
-        text += f"\n\nwithout the perturbations' own genes\n{console.table(without, short)}"
+        text += f"\n\nwithout the perturbations' own genes\n{console.table(without, _SHORT)}"
     return text
 
 

@@ -16,6 +16,8 @@ from vcell.metrics.rankings import mean_ranks
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Array = NDArray[np.float64]
+
 
 def each(
     predicted: NDArray[np.floating], real: NDArray[np.floating], target: NDArray[np.int64]
@@ -58,17 +60,55 @@ def by_chance(
 
     Averaged over the others; PDS over all, since a prediction that is the same for all has exactly
     this score. Scores above it distinguish perturbations; what is below is shared by all, such as
-    a change that every perturbation brings (Systema, 2025).
+    a change that every perturbation brings (Systema, 2025). NaN for a single effect.
     """
     truth, guess = real.astype(np.float64), predicted.astype(np.float64)
-    n = len(truth)
-    apart = vcc2025.distances(truth, guess, target)  # rows are predictions
-    ranks = mean_ranks(apart) - 1
-    unit = [x - x.mean(axis=1, keepdims=True) for x in (guess, truth)]
-    unit = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in unit]
-    tables = {"mae": apart / truth.shape[1], "delta_correlation": unit[0] @ unit[1].T}
-    found = {name: (x.sum(axis=0) - np.diag(x)) / max(n - 1, 1) for name, x in tables.items()}
-    return {"pds": (1 - ranks / n).mean(axis=0)} | found
+    return {
+        "pds": _chance_of_rank(truth, guess, target),
+        **_of_others(truth, guess, np.full((len(truth), 1), -1, np.int64)),
+    }
+
+
+def by_chance_without_own(
+    predicted: NDArray[np.floating], real: NDArray[np.floating], own: NDArray[np.int64]
+) -> dict[str, NDArray[np.float64]]:
+    """Return the scores of `by_chance` without the genes that `without_own` leaves out."""
+    truth, guess = real.astype(np.float64), predicted.astype(np.float64)
+    panel = np.unique(own[own >= 0])
+    rest = np.delete(truth, panel, axis=1), np.delete(guess, panel, axis=1)
+    return {
+        "pds": _chance_of_rank(*rest, np.full(len(truth), -1, np.int64)),
+        **_of_others(truth, guess, own),
+    }
+
+
+def _chance_of_rank(truth: Array, guess: Array, target: NDArray[np.int64]) -> Array:
+    ranks = mean_ranks(vcc2025.distances(truth, guess, target)) - 1
+    found: Array = (1 - ranks / len(truth)).mean(axis=0)
+    return found
+
+
+def _of_others(truth: Array, guess: Array, own: NDArray[np.int64]) -> dict[str, Array]:
+    """Return mean error and correlation (P,) of each effect and the predictions of the others.
+
+    Genes of `own` are left out of sums over all genes, so that nothing is copied for each effect.
+    """
+    n, size = truth.shape
+    found = {name: np.full(n, np.nan) for name in ("mae", "delta_correlation")}
+    apart = vcc2025.distances(truth, guess, np.full(n, -1, np.int64))  # rows are predictions
+    product, total, square = guess @ truth.T, guess.sum(axis=1), np.square(guess).sum(axis=1)
+    for i in range(n if n > 1 else 0):
+        others, genes = np.arange(n) != i, own[i][own[i] >= 0]
+        a, b, left = guess[others][:, genes], truth[i, genes], size - len(genes)
+        error = apart[others, i] - np.abs(a - b).sum(axis=1)
+        found["mae"][i] = error.mean() / left
+        rest = np.delete(truth[i], genes)
+        centred = square[others] - np.square(a).sum(axis=1)
+        centred -= np.square(total[others] - a.sum(axis=1)) / left
+        both = product[others, i] - a @ b - (total[others] - a.sum(axis=1)) * rest.mean()
+        spread = np.sqrt(np.maximum(centred, 0)) * np.linalg.norm(rest - rest.mean())
+        found["delta_correlation"][i] = (both / np.maximum(spread, 1e-12)).mean()
+    return found
 
 
 def mean_of(found: dict[str, NDArray[np.float64]]) -> dict[str, float]:

@@ -27,7 +27,7 @@ from vcell.screen.prior_effects import PriorEffects
 from vcell.screen.screen import Screen
 from vcell.screen.split import TEST, TRAIN, VALIDATION, split
 from vcell.screen.targets import members
-from vcell.suggest import did_you_mean
+from vcell.suggest import did_you_mean, few
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,11 +137,14 @@ def _parts(
     """Assign the parts, by name or drawn among the predictable, and hold out a context if set."""
     test = list(read_perturbations(config.held_out)) if config.held_out else None
     may_be_held = known.predictable | set(test or ())
-    unique = [*dict.fromkeys(name for name in rows.names if name in may_be_held)]
+    first = _same_targets(rows.names, known)
+    also = {first[name] for name in may_be_held if name in first}
+    unique = [*dict.fromkeys(first[name] for name in rows.names if first[name] in also)]
+    validation = list(read_perturbations(config.validation)) if config.validation else None
     part = split(
         unique,
-        test=test,
-        validation=list(read_perturbations(config.validation)) if config.validation else None,
+        test=test and [first.get(name, name) for name in test],
+        validation=validation and [first.get(name, name) for name in validation],
         fold=parse_fold(config.fold) if config.fold else None,
         test_share=config.test_share,
         validation_share=config.validation_share,
@@ -155,9 +158,8 @@ def _parts(
         )
     place = {name: i for i, name in enumerate(unique)}
     # learnt from but predicted by no model, such as a pair with one target unknown
-    by_row = np.array(
-        [part[place[name]] if name in place else TRAIN for name in rows.names], np.int8
-    )
+    number = [place.get(first[name]) for name in rows.names]
+    by_row = np.array([TRAIN if i is None else part[i] for i in number], np.int8)
     if config.hold_out_context is not None:
         if config.hold_out_context not in design.contexts:
             raise UserError(
@@ -171,6 +173,24 @@ def _parts(
                 f"{config.hold_out_context} is the only context: nothing is left to learn"
             )
     return by_row
+
+
+def _same_targets(names: Sequence[str], known: Known) -> dict[str, str]:
+    """Return for each perturbation the first one with the same targets, such as B+A and A+B.
+
+    They have the same part: an effect would not be held out if it were also learnt from.
+    """
+    first: dict[frozenset[str], str] = {}
+    found = {
+        name: first.setdefault(frozenset(known.measured.get(g, g) for g in members(name)), name)
+        for name in dict.fromkeys(names)
+    }
+    if again := [f"{name} as {other}" for name, other in found.items() if name != other]:
+        console.say(
+            f"{console.count(len(again), 'perturbation')} with the same targets as another, held "
+            f"out or learnt from together with it: {few(again)}"
+        )
+    return found
 
 
 def _tell_parts(rows: ScreenRows, design: Design, part: NDArray[np.int8]) -> None:
@@ -215,7 +235,9 @@ def _expression(
         seed=config.seed,
     )
     number = {str(gene): i for i, gene in enumerate(genes)}
-    target = np.array([number.get(name, -1) for name in rows.names])
+    sets = [members(name) for name in rows.names]
+    single = [one[0] if len(one) == 1 else "" for one in sets]
+    target = np.array([number.get(known.measured.get(gene, ""), -1) for gene in single])
     response = features.response_loadings(
         delta[learnt].astype(np.float32), target[learnt], config.components
     )

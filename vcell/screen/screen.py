@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.errors import UserError
-from vcell.genes.names import approved
+from vcell.genes.names import GeneIndex, approved
 from vcell.screen.split import TEST, TRAIN, VALIDATION
 from vcell.screen.targets import members
 
@@ -174,16 +174,26 @@ class Screen:
         return [members(str(name)) for name in perturbations]
 
     def columns(self, perturbations: Sequence[str]) -> NDArray[np.int64]:
-        """Return the indices (P, targets) of the target genes, -1 for those not measured."""
+        """Return the indices (P, targets) of the target genes, -1 for those not measured.
+
+        A target may have another name than the measured gene.
+        """
         sets = self.members(perturbations)
+        named = list(dict.fromkeys(gene for genes in sets for gene in genes))
+        place = dict(zip(named, self._index.match(named).index.tolist(), strict=True))
         found = np.full((len(sets), max(map(len, sets), default=1)), -1, np.int64)
         for row, genes in zip(found, sets, strict=True):
-            row[: len(genes)] = [self.gene_number.get(gene, -1) for gene in genes]
+            row[: len(genes)] = [place[gene] for gene in genes]
         return found
+
+    @functools.cached_property
+    def _index(self) -> GeneIndex:
+        return GeneIndex(self.genes)
 
     def targets(self, perturbations: Sequence[str]) -> NDArray[np.int64]:
         """Return the index of each perturbation's target gene, -1 where it has none or several."""
-        return np.array([self.gene_number.get(str(name), -1) for name in perturbations], np.int64)
+        several = np.array([len(genes) != 1 for genes in self.members(perturbations)], np.bool_)
+        return np.where(several, -1, self.columns(perturbations)[:, 0])
 
     def known(self, perturbations: Sequence[str]) -> NDArray[np.bool_]:
         """Return for each perturbation whether all its targets have features."""
