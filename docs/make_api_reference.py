@@ -70,7 +70,7 @@ def _signature(thing: Any) -> str:
         text = re.sub(r"'| at 0x[0-9a-f]+", "", str(inspect.signature(thing)))
     except ValueError:
         return ""
-    return text if len(text) < 400 else "(...)"
+    return text if len(text) < 500 else "(...)"
 
 
 def reference() -> str:
