@@ -13,9 +13,10 @@ import numpy as np
 
 from vcell import console, models
 from vcell.errors import UserError
+from vcell.genes import GeneIndex
 from vcell.models import Screen
 from vcell.runs import Run
-from vcell.screen.split import TRAIN, VALIDATION
+from vcell.screen.split import TEST, TRAIN, VALIDATION
 from vcell.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -155,10 +156,13 @@ class Ensemble:
             np.int64,
         )
 
-    def learnt(self, name: str, context: str) -> bool:
-        """Return whether any run was fitted to, or chosen by, a perturbation in a context."""
-        parts = (_part(member.screen, name, context) for member in self.members)
-        return any(part in (TRAIN, VALIDATION) for part in parts)
+    def learnt(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        """Return whether any run was fitted to, or chosen by, each perturbation in its context.
+
+        Under any name: in another order, or with other names of the targets.
+        """
+        found = [_learnt(member.screen, pairs) for member in self.members]
+        return [any(of_runs) for of_runs in zip(*found, strict=True)]
 
     def known(self, pairs: Sequence[tuple[str, str]], unknown: str) -> tuple[Array, list[str]]:
         """Return effects (P, N), and the names predicted by the mean since they lack features."""
@@ -223,6 +227,20 @@ def _answering(run: Run) -> list[Path]:
 
 def _key(screen: Screen, row: int) -> tuple[str, str]:
     return str(screen.perturbations[row]), str(screen.contexts[screen.context[row]])
+
+
+def _learnt(screen: Screen, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+    names, contexts = screen.names(np.flatnonzero(screen.part != TEST))
+    sets, asked = screen.members(names), screen.members([name for name, _ in pairs])
+    index = GeneIndex(dict.fromkeys(gene for genes in sets for gene in genes))
+    wanted = list(dict.fromkeys(gene for genes in (*sets, *asked) for gene in genes))
+    place = dict(zip(wanted, index.match(wanted).index.tolist(), strict=True))
+
+    def keys(of: list[tuple[str, ...]], within: list[str]) -> list[tuple[frozenset[int], str]]:
+        return [(frozenset(place[g] for g in x), c) for x, c in zip(of, within, strict=True)]
+
+    known = set(keys(sets, contexts))
+    return [key in known for key in keys(asked, [context for _, context in pairs])]
 
 
 def _part(screen: Screen, name: str, context: str) -> int:

@@ -118,7 +118,7 @@ def _requests(config: Predict, ensemble: Ensemble, columns: LabelColumns) -> lis
 
 def _say_learnt(pairs: list[tuple[str, str]], ensemble: Ensemble, *, scored: bool) -> None:
     """Report how many of the perturbations were in the training data."""
-    learnt = sum(ensemble.learnt(*pair) for pair in pairs)
+    learnt = sum(ensemble.learnt(pairs))
     if learnt:
         some = "the run" if len(ensemble) == 1 else "at least one of the runs"
         tell = console.warn if scored else console.say

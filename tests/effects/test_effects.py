@@ -49,6 +49,27 @@ def test_effects_and_their_errors_are_those_of_every_gene(cells, capsys):
         assert found.cells[row] == len(own)
 
 
+def test_a_single_control_of_a_batch_is_not_free_of_noise(cells):
+    batch, name = cells.obs["batch"].to_numpy(), cells.obs["target_gene"].to_numpy()
+    alone = np.flatnonzero((name == CONTROL) & (batch == batch[0]))
+    fewer = cells[np.setdiff1d(np.arange(len(cells)), alone[1:])]
+    fewer.write_h5ad("fewer.h5ad")
+    assert run(["effects", "fewer.h5ad", "--target-sum", "1e4"]) == 0
+    found = PriorEffects.read(Path("effects.parquet"))
+    x = fewer.X.toarray().astype(np.float64)
+    x = np.log1p(x * 1e4 / x.sum(axis=1, keepdims=True))
+    name, batch = fewer.obs["target_gene"].to_numpy(), fewer.obs["batch"].to_numpy()
+    control = {b: x[(name == CONTROL) & (batch == b)] for b in np.unique(batch)}
+    free = sum(len(one) - 1 for one in control.values())
+    within = sum(((one - one.mean(axis=0)) ** 2).sum(axis=0) for one in control.values()) / free
+    own = name == found.perturbations[0]
+    noise = x[own].var(axis=0, ddof=1) / own.sum()
+    for b, one in control.items():
+        variance = within if len(one) == 1 else one.var(axis=0, ddof=1) / len(one)
+        noise = noise + (batch[own] == b).mean() ** 2 * variance
+    np.testing.assert_allclose(found.error[0], np.sqrt(noise), atol=1e-5)
+
+
 def test_the_file_is_plain_parquet(cells):
     assert run(["effects", "cells.h5ad", "-o", "e.parquet"]) == 0
     table = pd.read_parquet("e.parquet")

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from vcell.cli import run
+from vcell.models import SCREEN, Screen
 from vcell.runs import Run
+from vcell.screen.split import TEST
 
 
 def trained(cells, folder, *words):
@@ -91,6 +93,14 @@ def test_perturbations_of_the_training_set_are_reported(predict, cells):
     assert "in the training of" not in predict().err
     told = predict("--like", cells).err
     assert "there in the training of the run: 27 of 34 perturbations" in told
+
+
+def test_they_are_found_under_other_names(predict, runs):
+    screen = Screen.load(next(runs.iterdir()) / SCREEN)
+    learnt = screen.perturbations[screen.part != TEST].tolist()
+    names = [f"{learnt[0]}+ctrl", f"ctrl+{learnt[1]}"]
+    told = predict("--perturbations", ",".join(names)).err
+    assert "there in the training of the run: 2 of 2 perturbations" in told
 
 
 def test_moved_cells_must_be_named(predict, runs, cells, tmp_path):

@@ -48,7 +48,7 @@ def of_cells(
     min_cells
         Fewest cells a perturbation must have.
     target_sum
-        Minimum number of cells of a perturbation.
+        Total that counts are scaled to; the median of the controls if not given.
     join
         Genes of several files, see `vcell.config.ManyFiles`.
     """
@@ -80,6 +80,8 @@ def measured(cells: LogCells, rows: ScreenRows, design: Design) -> PriorEffects:
     own = rows.of_cell >= 0
     np.add.at(share, (rows.of_cell[own], design.matched[own]), 1)
     controls, spread, size = mean[n:], variance[n:], count[n:]
+    pooled = _pooled(spread, size) if (size > 1).any() else _pooled(variance[:n], count[:n])
+    variance[count == 1] = pooled  # a single cell does not show it
     bare = (size == 0) & (share.sum(axis=0) > 0)
     if bare.all() or not size.any():
         raise confounded()
@@ -89,7 +91,7 @@ def measured(cells: LogCells, rows: ScreenRows, design: Design) -> PriorEffects:
             "compared with the controls of all batches"
         )
         controls[bare] = size @ controls / size.sum()
-        spread[bare] = (size @ spread / size.sum()) / size.sum()
+        spread[bare] = pooled / size.sum()
         size = np.where(bare, 1, size)
     share /= share.sum(axis=1, keepdims=True)
     noise = variance[:n] / np.maximum(count[:n], 1)[:, None]
@@ -102,6 +104,12 @@ def measured(cells: LogCells, rows: ScreenRows, design: Design) -> PriorEffects:
         (mean[:n] - share @ controls).astype(np.float32),
         np.sqrt(noise).astype(np.float32),
     )
+
+
+def _pooled(variance: Array, count: NDArray[np.int64]) -> Array:
+    """Return the variance (N,) of a cell within its group."""
+    free = np.maximum(count - 1, 0)
+    return np.asarray(free @ variance / max(free.sum(), 1))
 
 
 def gene_moments(
