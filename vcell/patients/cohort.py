@@ -18,6 +18,7 @@ from scipy import sparse
 from vcell import console
 from vcell.config.data import NO_LABEL
 from vcell.data.detect import elsewhere, require_counts
+from vcell.data.labels import known_names
 from vcell.errors import UserError
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def members(source: CellSource, columns: PatientColumns, min_cells: int = 1) -> 
 
 def _known(column: Any) -> NDArray[np.int64]:
     """Return codes, with -1 for words that mean "unknown"."""
-    known = np.array([str(name) not in NO_LABEL for name in column.categories], bool)
+    known = known_names(column.categories, NO_LABEL)
     codes: NDArray[np.int64] = np.where(np.append(known, False)[column.codes], column.codes, -1)
     return codes.astype(np.int64)
 
