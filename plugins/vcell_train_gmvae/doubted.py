@@ -15,6 +15,7 @@ from vcell.gmvae.wrong_labels import doubts
 if TYPE_CHECKING:
     from typing import Any
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from vcell.gmvae.cells import ResidentCells
@@ -27,9 +28,12 @@ _FEW = 50  # labels needed to detect wrong ones
 
 
 def without_wrong_labels(
-    study: Study, cells: ResidentCells, components: Components, seed: int
+    study: Study, cells: ResidentCells, components: Components, rows: pd.Series[int], seed: int
 ) -> tuple[Study, dict[str, str]]:
-    """Return the study without labels that look wrong, and a file that lists them."""
+    """Return the study without labels that look wrong, and a file that lists them.
+
+    `rows` are those of the cells in the input, by their names.
+    """
     shown = np.flatnonzero(study.shown >= 0)
     if len(shown) < _FEW:
         return study, {}
@@ -45,15 +49,16 @@ def without_wrong_labels(
     changed = dataclasses.replace(
         study, shown=np.where(suspect, -1, study.shown), suspect=suspect, doubted=found.share
     )
-    return changed, {DOUBTED: _table(study, shown, found)}
+    return changed, {DOUBTED: _table(study, shown, found, rows)}
 
 
-def _table(study: Study, shown: NDArray[Any], found: Doubts) -> str:
+def _table(study: Study, shown: NDArray[Any], found: Doubts, rows: pd.Series[int]) -> str:
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(["cell", "label", "likelier", "probability_wrong"])
+    writer.writerow(["cell", "row", "label", "likelier", "probability_wrong"])
     for i in np.flatnonzero(found.suspect).tolist():
         cell = int(shown[i])
         given, likelier = study.labels[study.shown[cell]], study.labels[found.likelier[i]]
-        writer.writerow([cell, given, likelier, f"{found.wrong[i]:.4f}"])
+        where = rows.index[cell], rows.iat[cell]
+        writer.writerow([*where, given, likelier, f"{found.wrong[i]:.4f}"])
     return out.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from vcell import console
 from vcell.gmvae import scores
-from vcell.metrics.verdict import signed
+from vcell.metrics.verdict import Difference
 from vcell.report import Chart, Curve, Page, svg
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def write(
             "of them with a label shown": int((study.shown >= 0).sum()),
             "cells whose label looked wrong and was not shown": int(study.suspect.sum()),
             "cells held out": int(study.held_out.sum()),
+            "of them with a label, and scored": len(judged),
             "genes": shape.genes, "labels": len(study.labels), "batches": len(study.batches),
             "components": shape.components, "likelihood": shape.likelihood,
             "widths": " - ".join(map(str, (*shape.encoder, shape.latent, *shape.decoder))),
@@ -181,7 +183,7 @@ def verdict(gained: Mapping[str, float], n: int) -> str:
     """Describe whether the head is better than the baseline."""
     if not gained:
         return "trained; no label was shown, so none is given"
-    how = f"{signed(gained['gain'])} ({signed(gained['low'])} to {signed(gained['high'])})"
+    how = str(Difference(gained["gain"], gained["low"], gained["high"], math.nan, n))
     measure = f"in macro-F1 on {console.count(n, 'held-out cell')}"
     other = "logistic regression on 30 PCs"
     return {

@@ -27,6 +27,7 @@ from vcell_train_gmvae.page import COLUMNS, OURS, claim, verdict
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from vcell.gmvae.cells import ResidentCells
@@ -58,10 +59,12 @@ class Named:
     probability: Array
 
 
-def scored(run: Run, config: TrainGmvae, study: Study, cells: ResidentCells) -> dict[str, Any]:
+def scored(
+    run: Run, config: TrainGmvae, study: Study, cells: ResidentCells, rows: pd.Series[int]
+) -> dict[str, Any]:
     """Refit the head, score it and the baseline on held-out cells, and write the files.
 
-    Returns the run's summary.
+    `rows` are those of the cells in the input, by their names. Returns the run's summary.
     """
     trained = Trained.load(run)
     latent = encoded(trained, study, cells)
@@ -86,9 +89,9 @@ def scored(run: Run, config: TrainGmvae, study: Study, cells: ResidentCells) -> 
     found = {name: _scores(one, study, judged) for name, one in named.items()}
     clusters = _clusters(latent, study, judged)
     gained = _gained(named, study, judged, config.seed) if named else {}
-    run.save_file("held_out.csv", lambda path: _table(path, study, judged, named))
+    run.save_file("held_out.csv", lambda path: _table(path, study, judged, named, rows))
     page.write(run, study, latent.mean, judged, named, found, clusters | gained)
-    run.update(clusters=clusters, gained=gained, doubted=study.doubted)
+    run.update(clusters=clusters, gained=gained, doubted=study.doubted, judged=len(judged))
     return {
         "held_out": found,
         "verdict": {"claim": claim(gained), "text": verdict(gained, len(judged))},
@@ -178,27 +181,33 @@ def _gained(named: dict[str, Named], study: Study, judged: Array, seed: int) -> 
     return {"gain": gain(everyone), "low": float(low), "high": float(high)}
 
 
-def _table(path: Path, study: Study, judged: Array, named: dict[str, Named]) -> None:
+def _table(
+    path: Path, study: Study, judged: Array, named: dict[str, Named], rows: pd.Series[int]
+) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["cell", "label", "model", "given", "probability"])
+        writer.writerow(["cell", "row", "label", "model", "given", "probability"])
         for name, one in named.items():
             for i, cell in enumerate(judged.tolist()):
                 fields = study.labels[study.label[cell]], name, study.labels[one.label[i]]
-                writer.writerow([cell, *fields, f"{one.probability[i]:.6g}"])
+                writer.writerow(
+                    [rows.index[cell], rows.iat[cell], *fields, f"{one.probability[i]:.6g}"]
+                )
 
 
 def tell(run: Run) -> None:
     """Print the scores."""
     found = run.meta["summary"]["held_out"]
     clusters, gained = run.meta.get("clusters", {}), run.meta.get("gained", {})
+    n = run.meta.get("judged")  # older runs lack it
     lines = [run.meta["summary"]["verdict"]["text"], ""]
     if found:
         rows = [(name, *(of[key] for key in COLUMNS)) for name, of in found.items()]
         lines += [console.table(rows, ("model", *COLUMNS.values())), ""]
     if clusters:
+        on = f" of {console.count(n, 'held-out cell')}" if n else ""
         lines.append(
-            f"components against labels: ARI {clusters['ari']:.3f}, NMI {clusters['nmi']:.3f}"
+            f"components against labels{on}: ARI {clusters['ari']:.3f}, NMI {clusters['nmi']:.3f}"
         )
     doubted = run.meta.get("doubted", 0.0)
     if doubted:
@@ -208,7 +217,7 @@ def tell(run: Run) -> None:
         )
     lines += [f"page: {run.path / 'index.html'}", f"run directory: {run.path}"]
     result = {
-        "run": str(run.path), "held_out": found, "clusters": clusters, "gained": gained,
-        "doubted": doubted,
+        "run": str(run.path), "judged": n, "held_out": found, "clusters": clusters,
+        "gained": gained, "doubted": doubted,
     }  # fmt: skip
     console.result(result, "\n".join(lines))

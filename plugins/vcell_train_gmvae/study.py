@@ -16,14 +16,18 @@ from numpy.typing import NDArray
 
 from vcell import console
 from vcell.data.detect import refuse_confounded
+from vcell.data.labels import known_names, warn_of_alike
 from vcell.errors import UserError
+from vcell.gmvae.copies import originals
 from vcell.gmvae.head import folds_of
 from vcell.gmvae.network import GmvaeShape
 from vcell.gmvae.trained import STUDY
+from vcell.suggest import few
 
 if TYPE_CHECKING:
     from vcell.data import CellSource
     from vcell.data.column import Column
+    from vcell.gmvae.cells import ResidentCells
     from vcell.runs import Run
     from vcell.store import Store
     from vcell_train_gmvae import TrainGmvae
@@ -135,6 +139,7 @@ def refuse(source: CellSource, config: TrainGmvae) -> None:
             "one cannot both be learned from and be held out",
             hint="--min-cells 2 treats such cells as unlabelled",
         )
+    warn_of_alike(f"{source.name}: column {config.labels!r}", some)
     if config.batch_column:
         refuse_confounded(source, config.labels, config.batch_column)
 
@@ -145,8 +150,10 @@ def _more(names: list[str]) -> str:
 
 def _counts(column: Column, config: TrainGmvae) -> dict[str, int]:
     """Return the number of cells of each valid label."""
-    named = zip(column.categories.tolist(), column.counts().tolist(), strict=True)
-    known = {str(name): n for name, n in named if str(name) not in config.unlabelled}
+    names = column.categories.tolist()
+    is_one = known_names(names, config.unlabelled).tolist()
+    named = zip(names, column.counts().tolist(), is_one, strict=True)
+    known = {str(name): n for name, n, label in named if label}
     few = [name for name, n in known.items() if 0 < n < config.min_cells]
     if few:
         these = console.count(len(few), "label")
@@ -154,10 +161,13 @@ def _counts(column: Column, config: TrainGmvae) -> dict[str, int]:
     return {name: n for name, n in known.items() if n >= config.min_cells}
 
 
-def made(store: Store, config: TrainGmvae) -> Study:
+def made(store: Store, cells: ResidentCells, config: TrainGmvae) -> Study:
     """Choose labels, held-out cells and the shape of the network."""
     n = store.n_cells
     label, labels = _labels(store, config)
+    original = originals(cells, label)
+    copied = original != np.arange(n)
+    label = np.where(copied, -1, label)
     batch = np.full(n, -1, np.int64)
     batches: tuple[str, ...] = ()
     if config.batch_column:
@@ -166,11 +176,17 @@ def made(store: Store, config: TrainGmvae) -> Study:
     share = config.held_out_share
     folds = max(round(1 / share), 2) if share <= 0.5 else 10
     fold = folds_of(label, config.seed, folds)
-    held_out = fold < (1 if share <= 0.5 else round(10 * share))
+    held_out = (fold < (1 if share <= 0.5 else round(10 * share)))[original]
+    if copied.any():
+        console.warn(
+            f"{copied.sum():,} of {n:,} cells have the same counts as another: their labels count "
+            "once, and all copies of a cell are held out or learned from together"
+        )
     shown = _shown(label, held_out, config)
     preset = _PRESETS[config.preset]
     components = config.components or len(labels) or _SOME_COMPONENTS
     labelled = bool((shown >= 0).any())
+    _tell_unscored(label, shown, held_out, labels)
     if labelled and components != len(labels):
         raise UserError(
             f"--components {components}: with labels each component is a label, {len(labels)}",
@@ -190,6 +206,23 @@ def made(store: Store, config: TrainGmvae) -> Study:
     )
 
 
+def _tell_unscored(
+    label: NDArray[np.int64],
+    shown: NDArray[np.int64],
+    held_out: NDArray[np.bool_],
+    labels: tuple[str, ...],
+) -> None:
+    """Name the labels that are not scored, and those that are never learned."""
+    for codes, what in (
+        (label[held_out], "no cell held out, so it is not scored"),
+        (shown, "no cell to learn from, so it is never given"),
+    ):
+        n = np.bincount(codes[codes >= 0], minlength=len(labels))
+        lacking = [name for name, k in zip(labels, n, strict=True) if not k]
+        if lacking and len(lacking) < len(labels):
+            console.warn(f"label with {what}: {few(lacking)}")
+
+
 def _dropout(config: TrainGmvae, *, labelled: bool) -> float:
     if config.dropout is not None:
         return config.dropout
@@ -201,7 +234,7 @@ def _labels(store: Store, config: TrainGmvae) -> tuple[NDArray[np.int64], tuple[
         return np.full(store.n_cells, -1, np.int64), ()
     codes, names = store.codes(config.labels)
     n = np.bincount(codes[codes >= 0], minlength=len(names))
-    known = np.array([str(name) not in config.unlabelled for name in names], bool)
+    known = known_names(names, config.unlabelled)
     known &= n >= max(config.min_cells, 1)
     place = np.append(np.where(known, np.cumsum(known) - 1, -1), -1)
     label = place[codes]

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from vcell.runs import Run
 
 _FEWEST = 3  # genes needed for a latent space
+_ROW = "source_row"  # of a cell in the input: the store has another order
 _SHARED = "resident"  # folder in the run, shared by its processes during training
 
 
@@ -57,13 +58,13 @@ def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
         refuse(source, config)
         data = command.fingerprint(source)
     with store_of(config) as store:
-        study = made(store, config)
+        cells = ResidentCells.of(store, 1.0)
+        study = made(store, cells, config)
         train = np.flatnonzero(~study.held_out)
         if len(train) < plan.world:
             raise UserError(
                 f"{console.count(len(train), 'training cell')}: too few for {plan.world} processes"
             )
-        cells = ResidentCells.of(store, 1.0)
         library = row_sums(cells.borders, cells.counts)[train]
         if not (library > 0).any():
             raise UserError(f"{file}: the training cells have no counts")
@@ -80,7 +81,9 @@ def prepare(config: TrainGmvae, plan: Plan) -> NewRun:
             scaled = Components.learnt(cells, train, seed=config.seed, scaled=True)
             files[COMPONENTS] = components.beside(scaled).save
             if not config.keep_all_labels:
-                study, listed = without_wrong_labels(study, cells, components, config.seed)
+                study, listed = without_wrong_labels(
+                    study, cells, components, store.obs[_ROW], config.seed
+                )
                 files |= listed
         elif 1 < study.shape.components < len(train):
             study = _begun(study, cells, train, config.seed)
@@ -132,7 +135,9 @@ def main(run: Run) -> None:
         return
     shutil.rmtree(run.path / _SHARED, ignore_errors=True)
     if not result.cut_short:
-        run.finish("done", **report.scored(run, config, study, cells))
+        with store_of(config) as store:
+            rows = store.obs[_ROW]
+        run.finish("done", **report.scored(run, config, study, cells, rows))
 
 
 def _cells(run: Run, config: TrainGmvae, study: Study) -> ResidentCells:

@@ -11,12 +11,14 @@ import sys
 import time
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from vcell_train_gmvae import TrainGmvae
 from vcell_train_gmvae.study import Study
 from vcell_train_gmvae.task import GmvaeTask
+from vcell_train_gmvae.work import store_of
 
 from tests.gmvae.conftest import GENES, planted, run_vcell
 from tests.support import clean_environment
@@ -118,6 +120,53 @@ def test_cells_without_a_label_are_not_a_class(vcell, home):
     study = json.loads((home / run / "gmvae.json").read_text())
     assert study["labels"] == ["type-0", "type-1", "type-2", "type-3"]
     assert "without a label: " in done.stderr
+
+
+def test_copies_of_held_out_cells_are_not_learned_from(vcell, home):
+    """A folder holds a file and a part of it; labels drawn at random cannot be learned."""
+    data = planted(400, 11)
+    data.obs["drawn"] = [f"d{k}" for k in np.random.default_rng(0).integers(4, size=400)]
+    (home / "twice").mkdir()
+    data.write_h5ad(home / "twice" / "a.h5ad")
+    data[200:].write_h5ad(home / "twice" / "b.h5ad")
+    done = vcell("train-gmvae", home / "twice", "--labels", "drawn", "--max-steps", 20, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "200 of 600 cells have the same counts as another" in done.stderr
+    run = Run.open(home / json.loads(done.stdout)["run"])
+    with np.load(run.path / "cells.npz") as file:
+        held_out, label = file["held_out"], file["label"]
+    with store_of(settings_of_run(TrainGmvae, run)) as store:
+        row = store.obs["source_row"].to_numpy()
+    original = np.where(row >= 400, row - 200, row)
+    assert not set(original[held_out]) & set(original[~held_out])
+    assert (label >= 0).sum() == len(set(original[label >= 0])) == 400
+    assert len(_held_out(run.path)) == (held_out & (label >= 0)).sum()
+
+
+def test_tables_name_cells_as_the_input_does(trained, cells):
+    given, rows = anndata.read_h5ad(cells).obs, _held_out(Path(trained["run"]))
+    for row in rows:
+        assert given.index[int(row["row"])] == row["cell"]
+        assert given["kind"].iloc[int(row["row"])] == row["label"]
+    assert trained["judged"] == len(rows)
+
+
+def test_labels_that_hardly_differ_and_those_not_scored_are_named(vcell, home):
+    data = planted(300, 12)
+    kind = data.obs["kind"].astype(object).to_numpy()
+    kind[:12], kind[12:14], kind[14:20] = "Type-0", "rare", "UNKNOWN "
+    data.obs["messy"] = kind
+    data.write_h5ad(home / "messy.h5ad")
+    done = vcell("train-gmvae", "messy.h5ad", "--labels", "messy", "--max-steps", 5, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "differ in case or blanks only, and count as different ones: 'Type-0' and" in done.stderr
+    assert "label with no cell held out, so it is not scored: rare" in done.stderr
+    assert "without a label: 6 of 300 cells" in done.stderr
+
+
+def _held_out(run):
+    with (run / "held_out.csv").open() as file:
+        return [row for row in csv.DictReader(file) if row["model"] == "gmvae"]
 
 
 def _weights(run):

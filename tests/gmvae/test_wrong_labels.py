@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 
+import anndata
 import numpy as np
 import pytest
 
@@ -83,7 +84,11 @@ def test_cells_with_a_wrong_label_count_as_unlabelled(vcell, home):
         cells = dict(file)
     with (run / "doubted.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["cell"]) for row in rows] == np.flatnonzero(cells["suspect"]).tolist()
+    given = anndata.read_h5ad(home / "wrong.h5ad").obs
+    assert len(rows) == cells["suspect"].sum()
+    for row in rows:
+        assert given.index[int(row["row"])] == row["cell"]
+        assert given["wrong"].iloc[int(row["row"])] == row["label"]
     assert all(row["label"] != row["likelier"] for row in rows)
     assert (cells["shown"][cells["suspect"]] == -1).all()
     assert 140 < len(rows) < 240

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcell.config.data import NO_LABEL
+from vcell.data.labels import known_names
 from vcell.errors import UserError
 
 if TYPE_CHECKING:
@@ -158,8 +159,7 @@ def _known(
     if name is None:
         return np.zeros(source.n_cells, np.int64), ()
     column = source.obs(name)
-    keep = np.array([str(label).strip() not in no_label for label in column.categories], bool)
-    keep &= column.counts() > 0
+    keep = known_names(column.categories, no_label) & (column.counts() > 0)
     place = np.append(np.where(keep, np.cumsum(keep) - 1, -1), -1)
     names = tuple(str(c) for c, is_one in zip(column.categories, keep, strict=True) if is_one)
     return place[column.codes], names

@@ -15,9 +15,11 @@ import numpy as np
 from vcell import console
 from vcell.config.options import of_the_project
 from vcell.errors import UserError
-from vcell.suggest import did_you_mean
+from vcell.suggest import did_you_mean, few
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from vcell.data.column import Column
@@ -141,6 +143,29 @@ def groups(source: CellSource, name: str) -> Labels:
         raise UserError(f"{source.name}: obs column {name!r} has {groups}")
     console.say(f"{source.name}: groups in {name!r} ({n:,}), each against the rest")
     return Labels(column.name, "", 0, n, None, None)
+
+
+def known_names(names: Iterable[object], no_label: Iterable[str]) -> NDArray[np.bool_]:
+    """Return which names are labels; words that mean "no label" do so in any case."""
+    none = {_without_case(word) for word in no_label}
+    return np.array([_without_case(str(name)) not in none for name in names], np.bool_)
+
+
+def warn_of_alike(at: str, names: Iterable[str]) -> None:
+    """Warn of labels that differ in case or blanks only: they count as different labels."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(_without_case(name), []).append(name)
+    several = [" and ".join(map(repr, same)) for same in alike.values() if len(same) > 1]
+    if several:
+        console.warn(
+            f"{at} has labels that differ in case or blanks only, and count as different ones: "
+            f"{few(several)}"
+        )
+
+
+def _without_case(name: str) -> str:
+    return "".join(name.casefold().split())
 
 
 def folded(text: str) -> str:
