@@ -309,8 +309,9 @@ def table(case: str, results: list[dict[str, Any]], network: str | None) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     for level in results[0]["levels"]:
         shown = [s for s in LEVELS if all(s in one["levels"][level] for one in results)]
-        told = {s: _pm([one["levels"][level][s] for one in results]) for s in shown}
-        lines.append(f"{level}, within folds: " + ", ".join(f"{s} {v}" for s, v in told.items()))
+        told = (f"{s} {_pm([one['levels'][level][s] for one in results])}" for s in shown)
+        if shown:
+            lines.append(f"{level}, within folds: {', '.join(told)}")
     for ours in results[0]["verdicts"]:
         lines += [f"seed {i}: {one['verdicts'][ours]['text']}" for i, one in enumerate(results)]
     for name in (name for name in found[0] if "doubt" in found[0][name]):

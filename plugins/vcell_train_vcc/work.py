@@ -77,7 +77,7 @@ def prepare(config: TrainVcc, plan: Plan) -> NewRun:
         detect.refuse_repeated(source)
         scale = detect.require_counts_or_logs(source)
         found = labels.find(source, config)
-        design = Design.read(source, found)
+        design = Design.read(source, found).by_targets()
         total = config.target_sum
         if scale.kind == COUNTS and total is None:
             total = median_total(source, np.flatnonzero(design.control))

@@ -175,6 +175,7 @@ def test_it_is_the_same_every_time_and_goes_into_json() -> None:
 def test_an_end_that_is_not_zero_does_not_look_like_zero() -> None:
     assert str(verdict.Difference(0.063, 0.0031, 0.13, 0.03, 9)) == "+.063 (+.003 to +.13)"
     assert str(verdict.Difference(0.063, -0.00004, 0.13, 0.03, 9)) == "+.063 (-.00004 to +.13)"
+    assert str(verdict.Difference(0.0003, 0.0001, 0.001, 0.01, 9)) == "+.0003 (+.0001 to +.001)"
     assert str(verdict.Difference(0.0, 0.0, 0.0, 0.0, 9)) == "0 (0 to 0)"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from vcell.cli import run
 from vcell.data.simulate import simulate
 from vcell.models import Screen
 from vcell.runs import Run, find_runs
-from vcell.screen.split import TEST
-from vcell.screen.targets import members
+from vcell.screen.sets import Groups
+from vcell.screen.split import TEST, TRAIN
+from vcell.store import Store
 
 # approved symbols, and earlier ones of the same genes
 RENAMED = {"MARCHF8": "MARCH8", "VSIR": "C10orf54", "KAT2B": "PCAF", "SMC3": "CSPG6"}
@@ -68,31 +70,46 @@ def test_an_own_gene_is_one_under_any_name(named, change):
         assert other[model] == pytest.approx(plain[model], abs=1e-4), model
 
 
-def test_the_same_targets_in_another_order_are_held_out_together(named, capsys):
-    def change(name, i):
-        return f"{name}+ctrl" if i % 2 else f"ctrl+{name}"
+def test_the_same_targets_in_another_order_are_one_perturbation(named, capsys):
+    plain = named("plain.h5ad", lambda name, i: f"{name}+ctrl")
+    twice = named("twice.h5ad", lambda name, i: f"{name}+ctrl" if i % 2 else f"ctrl+{name}")
+    found = []
+    for cells in (plain, twice):
+        assert run(["train-vcc", cells, "--model", "ridge", "--folds", "4"]) == 0
+        this = Run.open("latest")
+        held = []
+        for one in find_runs(this.path / "folds")[0]:
+            screen = Screen.load(one.path / models.SCREEN)
+            held += screen.perturbations[screen.part == TEST].tolist()
+        found.append((sorted(held), (this.path / "held_out.csv").read_text()))
+    assert "12 perturbations with the same targets as another, taken together" in (
+        capsys.readouterr().err
+    )
+    assert found[0] == found[1]
+    assert len(found[0][0]) == 12
 
-    words = ["--model", "ridge", "--min-cells", "5", "--folds", "4"]
-    assert run(["train-vcc", named("twice.h5ad", change), *words]) == 0
-    assert "with the same targets as another" in capsys.readouterr().err
-    held = []
-    for one in find_runs(Run.open("latest").path / "folds")[0]:
-        screen = Screen.load(one.path / models.SCREEN)
-        test = {members(name) for name in screen.perturbations[screen.part == TEST].tolist()}
-        rest = {members(name) for name in screen.perturbations[screen.part != TEST].tolist()}
-        assert not test & rest
-        held += screen.perturbations[screen.part == TEST].tolist()
-    assert len(held) == len(set(held)) == 24
 
-
-def test_naming_one_of_two_holds_out_both(named, tmp_path):
+def test_cells_of_both_names_are_drawn_for_a_network(named):
     cells = named("twice.h5ad", lambda name, i: f"{name}+ctrl" if i % 2 else f"ctrl+{name}")
-    (tmp_path / "one.txt").write_text("SMC3+ctrl\n")
-    words = ["--model", "ridge", "--min-cells", "5", "--held-out", "one.txt"]
+    words = ["--model", "transformer", "--preset", "tiny", "--max-steps", "2"]
     assert run(["train-vcc", cells, *words]) == 0
+    this = Run.open("latest")
+    screen = Screen.load(this.path / models.SCREEN)
+    with Store.open(Path(this.meta["store"]["path"])) as store:
+        row = Groups.of(store, screen, this.meta["labels"], TRAIN).row
+    drawn = np.bincount(row[row >= 0], minlength=len(screen.perturbations) + 1)[:-1]
+    assert drawn.tolist() == np.where(screen.part == TRAIN, screen.cells, 0).tolist()
+
+
+@pytest.mark.parametrize("given", ["SMC3+ctrl", "ctrl+SMC3", "SMC3", "CSPG6"])
+def test_a_held_out_perturbation_may_have_another_name(named, tmp_path, capsys, given):
+    cells = named("cells.h5ad", lambda name, i: f"{name}+ctrl")
+    (tmp_path / "one.txt").write_text(f"{given}\n")
+    assert run(["train-vcc", cells, "--model", "ridge", "--held-out", "one.txt"]) == 0
     screen = Screen.load(Run.open("latest").path / models.SCREEN)
-    held = screen.perturbations[screen.part == TEST].tolist()
-    assert sorted(held) == ["SMC3+ctrl", "ctrl+SMC3"]
+    assert screen.perturbations[screen.part == TEST].tolist() == ["SMC3+ctrl"]
+    renamed = f"one.txt: {given} is SMC3+ctrl" in capsys.readouterr().err
+    assert renamed == (given != "SMC3+ctrl")
 
 
 def test_held_out_alone_they_are_compared_with_the_reachable_level_only(named, capsys):

@@ -35,7 +35,7 @@ FEWEST = 5  # with fewer perturbations there is no claim
 LEVEL = 0.95
 _DRAWS, _AT_ONCE = 2000, 100  # bootstrap samples, and how many are in memory at once
 _NARROW = 0.04  # intervals narrower than this are printed in thousandths
-_FINEST = 9  # digits of an end that would look like 0
+_FINEST = 9  # digits of what would look like 0
 _SAME = 1e-9  # differences below it are rounding
 
 
@@ -66,8 +66,8 @@ class Difference:
 
     def __str__(self) -> str:
         digits = 3 if self.high - self.low < _NARROW else 2
-        low, high = (_end(value, digits) for value in (self.low, self.high))
-        return f"{signed(self.mean)} ({low} to {high})"
+        low, high = (_seen(value, digits) for value in (self.low, self.high))
+        return f"{_seen(self.mean, 3)} ({low} to {high})"
 
 
 @dataclass(frozen=True)
@@ -259,8 +259,8 @@ def judged(
     return Verdict("open", shown, over, text)
 
 
-def _end(value: float, digits: int) -> str:
-    """Write an end of an interval; one that is not 0 does not look like 0."""
+def _seen(value: float, digits: int) -> str:
+    """Write a difference or an end of its interval; what is not 0 does not look like 0."""
     while value and digits < _FINEST and signed(value, digits) == "0":
         digits += 1
     return signed(value, digits)

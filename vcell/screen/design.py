@@ -11,7 +11,7 @@ context.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from vcell import console
 from vcell.errors import UserError
+from vcell.screen.targets import members
 from vcell.store.sets import combine
 from vcell.suggest import few
 
@@ -150,6 +151,24 @@ class Design:
             if str(name) in place:
                 table[place[str(name)], context] = row
         return np.where(self.context >= 0, table[self.perturbation, self.context], -1)
+
+    def by_targets(self, *, quiet: bool = False) -> Design:
+        """Take perturbations with the same targets, such as A+B and B+A, as one; say which.
+
+        An effect would not be held out if it were learnt from under another name.
+        """
+        first: dict[frozenset[str], int] = {}
+        code, again = np.arange(len(self.names) + 1), []
+        code[-1] = -1
+        for i in np.unique(self.perturbation[self.perturbation >= 0]).tolist():
+            if genes := frozenset(members(self.names[i])):
+                code[i] = first.setdefault(genes, i)
+                if code[i] != i:
+                    again.append(f"{self.names[i]} as {self.names[code[i]]}")
+        if again and not quiet:
+            same = console.count(len(again), "perturbation")
+            console.say(f"{same} with the same targets as another, taken together: {few(again)}")
+        return replace(self, perturbation=code[self.perturbation]) if again else self
 
     def pairs(self) -> tuple[Codes, Codes, Codes]:
         """Return perturbation, context and number of cells of each pair that has cells."""

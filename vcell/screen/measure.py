@@ -19,6 +19,7 @@ from vcell import console
 from vcell.as_json import plain
 from vcell.config.screen import parse_fold
 from vcell.errors import UserError
+from vcell.genes import GeneIndex
 from vcell.screen import effects, features, graphs
 from vcell.screen.design import Design, ScreenRows
 from vcell.screen.known import Known
@@ -135,16 +136,13 @@ def _parts(
     rows: ScreenRows, design: Design, known: Known, config: ScreenOptions
 ) -> NDArray[np.int8]:
     """Assign the parts, by name or drawn among the predictable, and hold out a context if set."""
-    test = list(read_perturbations(config.held_out)) if config.held_out else None
+    test, validation = (_given(path, rows.names) for path in (config.held_out, config.validation))
     may_be_held = known.predictable | set(test or ())
-    first = _same_targets(rows.names, known)
-    also = {first[name] for name in may_be_held if name in first}
-    unique = [*dict.fromkeys(first[name] for name in rows.names if first[name] in also)]
-    validation = list(read_perturbations(config.validation)) if config.validation else None
+    unique = [*dict.fromkeys(name for name in rows.names if name in may_be_held)]
     part = split(
         unique,
-        test=test and [first.get(name, name) for name in test],
-        validation=validation and [first.get(name, name) for name in validation],
+        test=test,
+        validation=validation,
         fold=parse_fold(config.fold) if config.fold else None,
         test_share=config.test_share,
         validation_share=config.validation_share,
@@ -158,7 +156,7 @@ def _parts(
         )
     place = {name: i for i, name in enumerate(unique)}
     # learnt from but predicted by no model, such as a pair with one target unknown
-    number = [place.get(first[name]) for name in rows.names]
+    number = [place.get(name) for name in rows.names]
     by_row = np.array([TRAIN if i is None else part[i] for i in number], np.int8)
     if config.hold_out_context is not None:
         if config.hold_out_context not in design.contexts:
@@ -175,22 +173,23 @@ def _parts(
     return by_row
 
 
-def _same_targets(names: Sequence[str], known: Known) -> dict[str, str]:
-    """Return for each perturbation the first one with the same targets, such as B+A and A+B.
+def _given(path: Path | None, names: Sequence[str]) -> list[str] | None:
+    """Return the perturbations that a file lists, under the screen's names for the same targets."""
+    if path is None:
+        return None
+    index = GeneIndex(dict.fromkeys(gene for name in names for gene in members(name)))
 
-    They have the same part: an effect would not be held out if it were also learnt from.
-    """
-    first: dict[frozenset[str], str] = {}
-    found = {
-        name: first.setdefault(frozenset(known.measured.get(g, g) for g in members(name)), name)
-        for name in dict.fromkeys(names)
-    }
-    if again := [f"{name} as {other}" for name, other in found.items() if name != other]:
-        console.say(
-            f"{console.count(len(again), 'perturbation')} with the same targets as another, held "
-            f"out or learnt from together with it: {few(again)}"
-        )
-    return found
+    def targets(name: str) -> frozenset[str]:
+        found = {gene: index.find(gene) for gene in members(name)}
+        return frozenset(index.genes[i] if i >= 0 else gene for gene, i in found.items())
+
+    given, known = list(read_perturbations(path)), set(names)
+    others = [name for name in given if name not in known and members(name)]
+    place = {targets(name): name for name in reversed(names)} if others else {}
+    called = {name: place[key] for name in others if (key := targets(name)) in place}
+    if called:
+        console.say(f"{path}: {few([f'{name} is {other}' for name, other in called.items()])}")
+    return [*dict.fromkeys(called.get(name, name) for name in given)]
 
 
 def _tell_parts(rows: ScreenRows, design: Design, part: NDArray[np.int8]) -> None:

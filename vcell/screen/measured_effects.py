@@ -56,7 +56,7 @@ def of_cells(
         detect.refuse_repeated(source)
         scale = detect.require_counts_or_logs(source)
         found = labels.find(source, options)
-        design = Design.read(source, found)
+        design = Design.read(source, found).by_targets()
         if scale.kind == COUNTS and target_sum is None:
             target_sum = median_total(source, np.flatnonzero(design.control))
         log_cells = LogCells(source, scale.kind, target_sum or np.nan)

@@ -78,7 +78,7 @@ class Groups:
         seed: int = 0,
     ) -> Groups:
         """Find the cells of one part of the screen, at most `most` besides the controls."""
-        design = Design.of_store(store, labels, screen.contexts.tolist())
+        design = Design.of_store(store, labels, screen.contexts.tolist()).by_targets(quiet=True)
         rows, n = screen.rows(part), len(screen.perturbations)
         place = design.rows(screen.perturbations[rows].tolist(), screen.context[rows].tolist())
         row = np.where(place >= 0, np.append(rows, -1)[place], -1)

@@ -86,7 +86,7 @@ def _settled(cells: Path | None, config: TrainVcc, machine: Machine) -> tuple[Tr
             console.say("without cells, steps and batch are not chosen by their number: name them")
         return config, PERTURBATIONS
     with open_cells(cells, config.layer, join=config.join) as source:
-        design = Design.read(source, labels.find(source, config))
+        design = Design.read(source, labels.find(source, config)).by_targets()
         counts = np.bincount(design.perturbation[design.perturbation >= 0])
         learned = (1 - config.test_share) * (1 - config.validation_share)
         counts = counts[counts >= config.min_cells]
