@@ -9,7 +9,6 @@ from vcell import console, outputs
 from vcell.data import labels as find_labels
 from vcell.data.detect import refuse_nothing, refuse_repeated
 from vcell.errors import UserError
-from vcell.screen.targets import alike, of_the_same_targets
 from vcell_de.tables import growing_table
 
 if TYPE_CHECKING:
@@ -78,9 +77,6 @@ def _labels(source: CellSource, config: De) -> find_labels.Labels:
             f"{source.name}: all cells that obs column {found.perturbation_column!r} labels are "
             f"{found.control!r}: there is nothing to compare them with"
         )
-    column = source.obs(found.perturbation_column)
-    if several := alike(column.categories[column.counts() > 0].tolist(), found.control):
-        console.warn(of_the_same_targets(several))
     return found
 
 
