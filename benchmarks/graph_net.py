@@ -144,7 +144,7 @@ def step(form: str, batch: int) -> dict[str, float]:
     members = np.stack([rng.choice(N, 3, replace=False) for _ in range(batch)])
     nothing = np.zeros(batch, np.int64)
     problem = GraphProblem(
-        names, members, rng.normal(size=batch), nothing, nothing.astype(np.int8),
+        names, members, rng.normal(size=batch), nothing, np.arange(batch), nothing.astype(np.int8),
         GeneGraphs(names, tuple(made), {}), np.zeros((N, 0)), N,
     )  # fmt: skip
     config = TrainGraph(width=72, heads=9, layers=2, dropout=0.0)
@@ -209,7 +209,8 @@ def many(n_sets: int, n_genes: int) -> None:
     group = np.unique(made.members[:, :2], axis=0, return_inverse=True)[1].ravel()
     part = np.where(group % 5 == 0, TEST, TRAIN).astype(np.int8)
     problem = GraphProblem(
-        made.graphs.genes, made.members, made.values, group, part, made.graphs,
+        made.graphs.genes, made.members, made.values, group, np.arange(len(group)), part,
+        made.graphs,
         np.zeros((n_genes, 0)), n_genes,
     )  # fmt: skip
     begun, test = cpu(), part == TEST

@@ -75,7 +75,7 @@ class ClosedModel:
 def query_mean(problem: GraphProblem, groups: NDArray[np.int64]) -> SetPredictions:
     """Predict the mean of the other sets of the query pair, or of all sets if there are none."""
     del groups
-    known = problem.part != TEST
+    known = problem.known
     mean, _ = problem.scale
     if (problem.group < 0).all():
         return SetPredictions(np.full(len(problem.values), mean), {})
@@ -90,7 +90,7 @@ def query_mean(problem: GraphProblem, groups: NDArray[np.int64]) -> SetPredictio
 def additive(problem: GraphProblem, groups: NDArray[np.int64]) -> SetPredictions:
     """Add the effects of single genes: ridge regression on gene membership over all sets."""
     mean, sd = problem.scale
-    known = np.flatnonzero(problem.part != TEST)
+    known = np.flatnonzero(problem.known)
     rng = np.random.default_rng(0)
     block = SetBlock("genes", "linear", None)
     some = drawn(known, groups, _WEIGHED, rng)
@@ -113,7 +113,7 @@ def factors(problem: GraphProblem, groups: NDArray[np.int64]) -> SetPredictions:
     """Add a Gaussian process and factors of genes, each weighted by its left-out predictions."""
     mean, sd = problem.scale
     values = (problem.values - mean) / sd
-    known, test = (np.flatnonzero(one) for one in (problem.part != TEST, problem.part == TEST))
+    known, test = (np.flatnonzero(one) for one in (problem.known, problem.part == TEST))
     named = gene_kernels(problem)
     by_process, shares = process(problem, groups)
     predicted, similarity = np.zeros((2, len(values))), None

@@ -3,7 +3,8 @@
 There are two kinds of splits. In a random split, other sets of the same query pair are in the
 training set. In a split by query pair, all sets of a pair are held out together, which tests pairs
 that were never measured. If sets have two genes, genes are held out: a fifth of them, with all
-their sets.
+their sets. In every split, all measurements of one set have the same part, and sets that would give
+a held-out pair away are not learnt from.
 T sets, S genes of a set at most, N genes.
 """
 
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 RANDOM = "random"
+APART = 3  # a part of its own: neither learnt from nor tested
 _FEWEST = 20  # training sets
+_MOST_GENES = 1 << 31  # numbers pairs of genes
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,15 +69,21 @@ class GraphProblem:
     members: NDArray[np.int64]
     values: Array
     group: NDArray[np.int64]
+    same: NDArray[np.int64]
     part: NDArray[np.int8]
     graphs: GeneGraphs
     features: Array
     n_own: int
 
     @property
+    def known(self) -> NDArray[np.bool_]:
+        """Which sets a model may learn from, or be chosen by."""
+        return self.part < TEST
+
+    @property
     def scale(self) -> tuple[float, float]:
         """Mean and standard deviation of the training values."""
-        known = self.values[self.part != TEST]
+        known = self.values[self.known]
         return float(known.mean()), max(float(known.std()), 1e-12)
 
     @property
@@ -96,6 +105,8 @@ class GivenTable:
     members: NDArray[np.int64]
     values: Array
     group: NDArray[np.int64]
+    pair: NDArray[np.int64]  # the pair of genes that a group is named after, -1 for none
+    same: NDArray[np.int64]  # equal where the set is the same
     graphs: GeneGraphs
     features: Array
     n_own: int
@@ -144,10 +155,15 @@ def _given(files: tuple[tuple[Path, int], ...], n_graphs: int) -> GivenTable:
         n_absent = console.count(len(absent), "gene")
         console.say(f"in no graph, so predicted from other features: {n_absent} of the table: "
                     f"{few(absent)}")  # fmt: skip
-    group, by = _groups(members, query)
+    group, pair, by = _groups(members, query)
+    same = _numbered(np.sort(members, 1))
+    if again := len(same) - int(same.max()) - 1:
+        console.say(f"measured before, so held out with the first: {console.count(again, 'set')}")
     console.say(f"{by} are held out in folds, in addition to a random split")
     features = _features(paths[n_graphs:], graphs.genes, own)
-    return GivenTable(graphs.genes, members, values, group, graphs, features, len(own), by, absent)
+    return GivenTable(
+        graphs.genes, members, values, group, pair, same, graphs, features, len(own), by, absent
+    )
 
 
 def graph_places(genes: tuple[str, ...], own: tuple[str, ...]) -> NDArray[np.int64]:
@@ -180,28 +196,42 @@ def _usable(
     )
 
 
+def _numbered(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return a number for each row, by first appearance: equal where rows are equal."""
+    _, first, number = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    return np.asarray(np.argsort(np.argsort(first))[number.ravel()], np.int64)
+
+
+def _pairs(members: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return (T, pairs) a number for each pair of genes of a set, -1 where there is none."""
+    order = np.sort(members, 1)
+    keys = [
+        np.where(order[:, j] >= 0, order[:, j] * _MOST_GENES + order[:, i], -1)
+        for i in range(members.shape[1])
+        for j in range(i)
+    ]
+    return np.stack(keys, 1) if keys else np.full((len(members), 1), -1)
+
+
 def _groups(
     members: NDArray[np.int64], query: NDArray[np.int64] | None
-) -> tuple[NDArray[np.int64], str]:
-    """Return the number of each set's query pair, and a description of what a fold holds out."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
+    """Return the number of each set's query pair, the pair, and what a fold holds out."""
     if query is not None:
-        return np.unique(query, return_inverse=True)[1], "query pairs"
+        named = _pairs(members[:, :2])[:, 0]
+        # with two genes, one is of the query and one of the array
+        named[(members >= 0).sum(1) < 3] = -1
+        return np.unique(query, return_inverse=True)[1], named, "query pairs"
     if members.shape[1] < 3:
-        return np.full(len(members), -1), "genes"
+        none = np.full(len(members), -1)
+        return none, none, "genes"
     console.say("the table names no query strains: the pair of a set's genes that most sets share "
                 "is taken for it")  # fmt: skip
-    keys = []
-    n = int(members.max()) + 1
-    for i in range(members.shape[1]):
-        for j in range(i):
-            low = np.minimum(members[:, i], members[:, j])
-            high = np.maximum(members[:, i], members[:, j])
-            keys.append(np.where(low >= 0, low * n + high, -1))
-    pairs = np.stack(keys, 1)
+    pairs = _pairs(members)
     _, number, count = np.unique(pairs, return_inverse=True, return_counts=True)
     often = np.where(pairs >= 0, count[number].reshape(pairs.shape), 0)
     best = pairs[np.arange(len(pairs)), often.argmax(1)]
-    return np.unique(best, return_inverse=True)[1], "pairs of genes"
+    return np.unique(best, return_inverse=True)[1], best, "pairs of genes"
 
 
 def _features(paths: list[Path], genes: tuple[str, ...], own: tuple[str, ...]) -> Array:
@@ -231,8 +261,9 @@ def problem(config: TrainGraph) -> GraphProblem:
         order = np.random.default_rng((config.draw, 0x5F)).permutation(read.n_own)
         features = np.concatenate([features[: read.n_own][order], features[read.n_own :]])
     return GraphProblem(
-        read.genes, read.members, read.values, read.group, part, graphs, features, read.n_own
-    )
+        read.genes, read.members, read.values, read.group, read.same, part, graphs, features,
+        read.n_own,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=3)
@@ -245,15 +276,16 @@ def split(read: GivenTable, config: TrainGraph) -> NDArray[np.int8]:
     n, fold = len(read.values), config.fold or RANDOM
     part = np.full(n, TRAIN, np.int8)
     rng = np.random.default_rng((config.seed, 0x6A))
-    groups = read.group if fold != RANDOM else np.arange(n)
+    groups = read.group if fold != RANDOM else read.same
     if fold == RANDOM:
-        part[rng.permutation(n)[: round(config.test_share * n)]] = TEST
+        number = int(groups.max()) + 1
+        part[np.isin(groups, rng.permutation(number)[: round(config.test_share * number)])] = TEST
     elif (groups < 0).all():  # pairs: a part of the genes, with all their sets
         k, of = parse_fold(fold)
         hidden = np.zeros(len(read.genes), bool)
         hidden[rng.permutation(read.n_own)[k - 1 :: of]] = True
         part[(hidden[read.members] & (read.members >= 0)).any(1)] = TEST
-        groups = np.arange(n)
+        groups = read.same
     else:
         k, of = parse_fold(fold)
         number = int(groups.max()) + 1
@@ -263,6 +295,7 @@ def split(read: GivenTable, config: TrainGraph) -> NDArray[np.int8]:
                 hint="take fewer folds: --folds",
             )
         part[np.isin(groups, rng.permutation(number)[k - 1 :: of])] = TEST
+        part[_gives_away(read, part == TEST)] = APART
     rest = np.unique(groups[part == TRAIN])
     chosen = np.random.default_rng((config.seed, 0x6B)).permutation(rest)
     chosen = chosen[: max(1, round(config.validation_share * len(rest)))]
@@ -275,10 +308,17 @@ def split(read: GivenTable, config: TrainGraph) -> NDArray[np.int8]:
     return part
 
 
+def _gives_away(read: GivenTable, test: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which other sets contain a held-out pair, or are a held-out set of another query."""
+    held = np.unique(read.pair[test])
+    found = np.isin(_pairs(read.members), held[held >= 0]).any(1)
+    return np.asarray((found | np.isin(read.same, read.same[test])) & ~test)
+
+
 def inner_groups(problem: GraphProblem, fold: str | None) -> NDArray[np.int64]:
     """Return the groups (T,) that are left out together in training, as in the split."""
     if fold in (None, RANDOM) or (problem.group < 0).all():
-        return np.arange(len(problem.values))
+        return problem.same
     return problem.group
 
 

@@ -85,7 +85,7 @@ def process(problem: GraphProblem, groups: Rows) -> tuple[Array, dict[str, float
     """
     mean, sd = problem.scale
     values = (problem.values - mean) / sd
-    known = np.flatnonzero(problem.part != TEST)
+    known = np.flatnonzero(problem.known)
     some = drawn(known, groups, _WEIGHED, np.random.default_rng(0))
     mix = weighed(blocks(problem), problem.members[some], values[some], problem.n_own)
     solve = _inverted if len(known) <= MOST else _iterated

@@ -22,7 +22,7 @@ from vcell_train_graph.closed import (
     query_mean_model,
 )
 from vcell_train_graph.held_out import FILE, NONE, SEEDS, HeldOutSets, pooled
-from vcell_train_graph.problem import RANDOM, GraphProblem, given, inner_groups, problem
+from vcell_train_graph.problem import APART, RANDOM, GraphProblem, given, inner_groups, problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,11 +105,12 @@ def prepare(config: TrainGraph, plan: Plan) -> NewRun:
     if model.takes_steps and config.tokens is None and plan.device == "cpu":
         config = dataclasses.replace(config, tokens=_CPU_TOKENS)
     read, one = given(config), problem(config)
-    test = int((one.part == TEST).sum())
+    test, apart = (int((one.part == of).sum()) for of in (TEST, APART))
     if config.wiring == "given" and config.draw == 0:
         graphs = console.count(len(one.graphs.relations), "graph")
-        console.say(f"{len(one.values) - test:,} sets to learn from, {test:,} held out; "
-                    f"{len(one.genes):,} genes, {graphs}")  # fmt: skip
+        left = f", {apart:,} left out because they contain a held-out pair" if apart else ""
+        console.say(f"{len(one.values) - test - apart:,} sets to learn from, {test:,} held out"
+                    f"{left}; {len(one.genes):,} genes, {graphs}")  # fmt: skip
 
     def write(path: Path) -> None:
         with path.open("wb") as stream:

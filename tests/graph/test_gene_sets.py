@@ -67,6 +67,29 @@ def test_a_map_of_all_pairs_is_read_once_each(tmp_path):
     assert found.values.tolist() == [2, 3]
 
 
+def test_controls_and_the_neutral_locus_are_no_genes_of_a_set(tmp_path):
+    found = table(tmp_path, "set,value\nA+B,1\nctrl+A,2\nA+ctrl,3\nctrl,4\nYDL227C+B,5\nHO+B,6\n")
+    assert sets_of(found) == [["A", "B"], ["A"], ["A"], ["B"], ["B"]]
+    assert found.values.tolist() == [1, 2, 3, 5, 6]
+    assert "left out, controls alone: 1 line" in found.notes
+    mapped = table(tmp_path, "gene\tA\tctrl\tC\nA\t9\t2\t3\nctrl\t2\t9\t4\nC\t3\t4\t9\n")
+    assert sets_of(mapped) == [["A"], ["A", "C"], ["C"]]
+    assert mapped.values.tolist() == [2, 3, 4]
+
+
+def test_two_names_of_a_human_gene_are_one_gene(tmp_path):
+    found = table(tmp_path, "gene_1,gene_2,value\nMARCH8,TP53,1\nTP53,MARCHF8,2\n")
+    assert sets_of(found) == [["MARCHF8", "TP53"], ["TP53", "MARCHF8"]]
+    assert "two names of one gene are read as one: MARCH8 is MARCHF8" in found.notes
+    with pytest.raises(UserError, match="MARCHF8 is in one set under two names"):
+        table(tmp_path, "gene_1,gene_2,value\nMARCH8,MARCHF8,1\nTP53,KLF1,2\n")
+
+
+def test_yeast_names_of_both_kinds_are_told_of(tmp_path):
+    found = table(tmp_path, "gene_1,gene_2,value\nYAL001C,ACT1,1\nYAL002W,YAL003W,2\n")
+    assert found.notes[1].startswith("3 genes have systematic names and 1 others (ACT1)")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anndata
 import numpy as np
 import pytest
 
@@ -80,13 +81,49 @@ def _with(data, **columns):
         ),
         (lambda d: _with(d, batch=d.obs["outcome"]), "patients of one outcome only"),
         (lambda d: _with(d, outcome=["ill", *d.obs["outcome"][1:]]), "has the outcomes"),
+        (
+            lambda d: _with(d, patient=["p000 ", *d.obs["patient"][1:]]),
+            "'P000' and 'p000 ' in 'patient' differ in capitals",
+        ),
+        (
+            lambda d: _with(
+                d, outcome=np.where(d.obs["patient"] == "P001", "Ill", d.obs["outcome"])
+            ),
+            "'Ill' and 'ill' in 'outcome' differ in capitals",
+        ),
+        (
+            lambda d: _with(d, cell_type=["type_0", "type_0", *d.obs["cell_type"][2:]]),
+            "'type-0' and 'type_0' in 'cell_type' differ in capitals",
+        ),
     ],
-    ids=["one label", "lone cell", "one class", "too few", "batch is outcome", "two outcomes"],
+    ids=[
+        "one label", "lone cell", "one class", "too few", "batch is outcome", "two outcomes",
+        "patient spelt twice", "outcome spelt twice", "type spelt twice",
+    ],
 )  # fmt: skip
 def test_uninformative_columns_are_refused(cells, change, words):
     with open_cells(change(cells)) as source, pytest.raises(UserError, match=words) as told:
         cohorts.members(source, COLUMNS)
     assert "\n" not in told.value.message
+
+
+def test_cells_of_an_unknown_patient_are_no_patient(cells):
+    unknown = _with(cells, patient=cells.obs["patient"].astype(str).replace("P003", "unknown"))
+    with open_cells(unknown) as source:
+        who = cohorts.members(source, COLUMNS)
+    assert len(who.patients) == 23
+    assert not {"P003", "unknown"} & set(who.patients)
+    assert (who.patient_of < 0).sum() == (cells.obs["patient"] == "P003").sum()
+
+
+def test_a_patient_under_two_names_is_found_by_its_counts(cells):
+    """Otherwise one of the two is predicted by a model that has learnt from the other."""
+    twin = cells[cells.obs["patient"] == "P003"].copy()
+    twin.obs["patient"] = "Q7"
+    with open_cells(anndata.concat([cells, twin], index_unique="-")) as source:
+        who = cohorts.members(source, COLUMNS)
+        with pytest.raises(UserError, match="patients 'P003' and 'Q7' add up to the same counts"):
+            cohorts.read(source, who)
 
 
 def test_log_values_and_nan_are_refused_before_a_run_is_created(cells, here, home):

@@ -135,7 +135,8 @@ def as_problem(made: Planted) -> GraphProblem:
     part = np.where(group % 4 == 0, TEST, TRAIN).astype(np.int8)
     n = len(made.graphs.genes)
     return GraphProblem(
-        made.graphs.genes, made.members, made.values, group, part, made.graphs,
+        made.graphs.genes, made.members, made.values, group, np.arange(len(group)), part,
+        made.graphs,
         np.zeros((n, 0)), n,
     )  # fmt: skip
 

@@ -7,8 +7,10 @@ published, and so are maps of all pairs.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -18,13 +20,17 @@ from numpy.typing import NDArray
 from vcell import console
 from vcell.errors import UserError
 from vcell.genes import GeneIndex
+from vcell.genes.names import approved
 from vcell.graph.layout import cells, is_number, lower, reader
+from vcell.screen.targets import members as targets_of
 from vcell.screen.targets import parts
+from vcell.suggest import few
 from vcell.text_files import text_of
 
 _QUERY, _ARRAY = "query strain id", "array strain id"
 _TAU = "adjusted genetic interaction score (epsilon or tau)"
-_HO = "YDL227C"  # the neutral locus, deleted in place of a gene
+_HO = "YDL227C"  # the neutral locus HO, deleted in place of a gene
+_ORF = re.compile(r"^(Y[A-P][LR]\d{3}[WC](-[A-Z])?|Q\d{4})$")
 _GENE = re.compile(r"^(gene|orf|target)[ _]?([a-h1-8])?$")
 _SETS = ("genes", "set", "gene_set", "perturbation")  # one column, A+B+C
 _VALUES = ("tau", "epsilon", "value", "score", "fitness", "phenotype", "gamma", "y", _TAU)
@@ -92,13 +98,18 @@ def read_gene_sets(path: Path) -> GeneSetTable:
     code: dict[str, int] = {}
     queries: dict[tuple[str, ...], int] = {}
     sets: list[list[int]] = []
+    neutral = 0
     query: list[int] = []
     values: list[float] = []
     p_values: list[float] = []
     for number, row in _lines(path, mark, len(first[0])):
         if number == 1 and columns.headed:
             continue
-        genes, of_query = columns.genes_of(row)
+        named, of_query = columns.genes_of(row)
+        genes = [gene for gene in named if not _neutral(gene)]
+        if named and not genes:
+            neutral += 1
+            continue
         if len(set(genes)) < len(genes):
             twice = next(gene for gene in genes if genes.count(gene) > 1)
             raise UserError(f"{path}:{number}: {twice} is named twice in one set")
@@ -112,26 +123,75 @@ def read_gene_sets(path: Path) -> GeneSetTable:
                 kept.append(_number(path, number, row[column]))
     if not sets:
         raise UserError(f"{path} holds no gene sets, only a header")
-    names = sorted(code)
-    order = np.empty(len(names) + 1, np.int32)
-    order[[code[name] for name in names]] = np.arange(len(names))
-    order[-1] = -1
+    same, notes = _one_name_each(code)
+    names = sorted(set(code) - set(same))
+    place = {name: i for i, name in enumerate(names)}
+    order = np.array([*(place[same.get(name, name)] for name in code), -1], np.int32)
     width = max(map(len, sets))
-    members = np.array([one + [-1] * (width - len(one)) for one in sets], np.int32)
+    members = order[np.array([one + [-1] * (width - len(one)) for one in sets], np.int32)]
+    _refuse_twice(path, members, names)
     sizes = np.bincount([len(one) for one in sets])
     shown = ", ".join(f"{n:,} of {size}" for size, n in enumerate(sizes) if n)
     value = first[0][columns.value] if columns.value is not None and columns.headed else ""
     note = f"{path} ({columns.what}): {console.count(len(sets), 'set')} of {len(names):,} genes "
     note += f"({shown})"
     note += f", values from {value}" if value else ""
+    if neutral:
+        notes.append(f"left out, controls alone: {console.count(neutral, 'line')}")
     return GeneSetTable(
         tuple(names),
-        order[members],
+        members,
         np.array(values) if values else None,
         np.array(p_values) if p_values else None,
         np.array(query, np.int64) if query else None,
-        (note,),
+        (note, *notes),
     )
+
+
+@cache
+def _neutral(gene: str) -> bool:
+    """Whether a name stands for no gene: a control's, or that of the neutral locus."""
+    return gene.upper() in (_HO, "HO") or not targets_of(gene)
+
+
+def _one_name_each(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Return which names are other names of a gene of the table, and notes about names.
+
+    HGNC's names are only used where most names are human: some yeast genes have names that are
+    aliases of human genes.
+    """
+    every = sorted(names)
+    orfs = sum(bool(_ORF.match(name)) for name in every)
+    if orfs:
+        if orfs == len(every):
+            return {}, []
+        other = [name for name in every if not _ORF.match(name)]
+        note = f"{orfs:,} genes have systematic names and {len(other):,} others ({few(other)}): "
+        return {}, [note + "a gene with names of both kinds counts as two genes"]
+    symbol = {name: found for name in every if (found := approved(name))}
+    if 2 * len(symbol) < len(every):
+        return {}, []
+    several = {found for found, n in Counter(symbol.values()).items() if n > 1}
+    kept: dict[str, str] = {}
+    for name in sorted(symbol, key=lambda name: name != symbol[name]):
+        if symbol[name] in several:
+            kept.setdefault(symbol[name], name)
+    same = {
+        name: kept[found]
+        for name, found in symbol.items()
+        if found in several and kept[found] != name
+    }
+    told = [f"{name} is {gene}" for name, gene in same.items()]
+    return same, [f"two names of one gene are read as one: {few(told)}"] if told else []
+
+
+def _refuse_twice(path: Path, members: NDArray[np.int32], names: list[str]) -> None:
+    """Refuse a set that names a gene under two names."""
+    order = np.sort(members, 1)
+    twice = (order[:, 1:] == order[:, :-1]) & (order[:, 1:] >= 0)
+    if twice.any():
+        gene = names[order[:, 1:][twice][0]]
+        raise UserError(f"{path}: {gene} is in one set under two names")
 
 
 def _lines(path: Path, mark: str | None, width: int) -> Iterator[tuple[int, list[str]]]:
@@ -166,11 +226,20 @@ def _square(path: Path, mark: str | None) -> GeneSetTable:
         raise UserError(f"{path} gives different values for A with B and for B with A")
     one, other = np.triu_indices(len(head), 1)
     kept = np.isfinite(values[one, other])
-    names = sorted(head)
-    place = np.array([names.index(gene) for gene in head], np.int32)
-    members = np.stack([place[one[kept]], place[other[kept]]], 1)
-    note = f"{path} (map of all pairs): {len(members):,} sets of {len(names):,} genes, all of 2"
-    return GeneSetTable(tuple(names), members, values[one, other][kept], notes=(note,))
+    same, notes = _one_name_each(head)
+    if same:
+        name, gene = next(iter(same.items()))
+        raise UserError(f"{path} names {gene} twice, once as {name}")
+    names = sorted(gene for gene in head if not _neutral(gene))
+    place = {gene: i for i, gene in enumerate(names)}
+    at = np.array([place.get(gene, -1) for gene in head], np.int32)
+    members = np.stack([at[one[kept]], at[other[kept]]], 1)
+    members = np.where(members[:, :1] < 0, members[:, ::-1], members)
+    there = members[:, 0] >= 0
+    members, found = members[there], values[one, other][kept][there]
+    sizes = "all of 2" if (members >= 0).all() else "of 1 and 2"
+    note = f"{path} (map of all pairs): {len(members):,} sets of {len(names):,} genes, {sizes}"
+    return GeneSetTable(tuple(names), members, found, notes=(note, *notes))
 
 
 @dataclass(frozen=True)
@@ -190,8 +259,8 @@ class _SetColumns:
         named = [row[i].strip() for i in self.genes]
         if self.strains:
             query, other = (parts(strain.split("_")[0]) for strain in named)
-            query, other = ([g for g in part if g and g != _HO] for part in (query, other))
-            return query + other, tuple(sorted(query)) or (_HO,)
+            query, other = ([g for g in part if g and not _neutral(g)] for part in (query, other))
+            return query + other or [_HO], tuple(sorted(query)) or (_HO,)
         if self.joined:
             named = [gene.strip() for gene in parts(named[0])]
         return [gene for gene in named if gene], ()

@@ -20,6 +20,13 @@ from vcell.config.data import NO_LABEL
 from vcell.data.detect import elsewhere, require_counts
 from vcell.data.labels import known_names
 from vcell.errors import UserError
+from vcell.patients.refusals import (
+    refuse_batch,
+    refuse_changing,
+    refuse_few,
+    refuse_spelt_twice,
+    refuse_twins,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,8 +36,6 @@ if TYPE_CHECKING:
     from vcell.patients.communication import Pairs
 
     Array = NDArray[Any]
-
-FEWEST = 3  # fewest patients of each outcome: one each for test, choice and training
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,7 @@ def members(source: CellSource, columns: PatientColumns, min_cells: int = 1) -> 
     outcome = source.obs(columns.outcome)
     kinds = source.obs(columns.cell_type)
     types, type_of = _types(source, columns, kinds, min_cells)
-    patient_code = patient.codes.astype(np.int64)
+    patient_code = _known(patient)
     outcome_code = _known(outcome)
     there = (patient_code >= 0) & (outcome_code >= 0)
     if not there.any():
@@ -140,12 +145,14 @@ def members(source: CellSource, columns: PatientColumns, min_cells: int = 1) -> 
             f"({columns.outcome!r})"
         )
     pairs = np.unique(np.stack([patient_code[there], outcome_code[there]]), axis=1)
-    _refuse_changing(source, columns, patient.categories, outcome.categories, pairs)
+    for column, codes in ((patient, pairs[0]), (outcome, pairs[1]), (kinds, _known(kinds)[there])):
+        refuse_spelt_twice(source, column, codes)
+    refuse_changing(source, columns, patient.categories, outcome.categories, pairs)
     codes, place = np.unique(pairs[1], return_inverse=True)
     names = tuple(str(outcome.categories[c]) for c in codes)
-    _refuse_few(source, columns, names, np.bincount(place, minlength=len(codes)), outcome_code)
+    refuse_few(source, columns, names, np.bincount(place, minlength=len(codes)))
     if columns.batch:
-        _refuse_batch(source, columns, patient_code, outcome_code, there)
+        refuse_batch(source, columns, patient_code, outcome_code, there)
     row = np.full(len(patient.categories), -1, np.int64)
     row[pairs[0]] = np.arange(len(pairs[0]))
     patient_of = np.where(there, row[patient_code], -1)
@@ -203,67 +210,6 @@ def _types(
     return tuple(names), place[codes].astype(np.int64)
 
 
-def _refuse_changing(
-    source: CellSource, columns: PatientColumns, patients: Array, outcomes: Array, pairs: Array
-) -> None:
-    """Raise for a patient with two outcomes: an outcome must belong to a patient, not a cell."""
-    numbers, first, times = np.unique(pairs[0], return_index=True, return_counts=True)
-    for number, at, n in zip(numbers, first, times, strict=True):
-        if n > 1:
-            both = " and ".join(repr(str(outcomes[c])) for c in pairs[1][at : at + 2])
-            raise UserError(
-                f"{source.name}: patient {str(patients[number])!r} has the outcomes {both} in "
-                f"{columns.outcome!r}",
-                hint="an outcome belongs to a patient: make the patient's name one of each sample, "
-                "if these are samples",
-            )
-
-
-def _refuse_few(
-    source: CellSource,
-    columns: PatientColumns,
-    names: tuple[str, ...],
-    counts: Array,
-    codes: NDArray[np.int64],
-) -> None:
-    del codes
-    if len(names) < 2:
-        raise UserError(
-            f"{source.name}: every patient has the outcome {names[0]!r} in "
-            f"{columns.outcome!r}: there is nothing to distinguish",
-            hint="name another column with --outcome-column",
-        )
-    least = int(counts.argmin())
-    if counts[least] < FEWEST:
-        raise UserError(
-            f"{source.name}: {console.count(int(counts[least]), 'patient')} of outcome "
-            f"{names[least]!r}; {FEWEST} of each are the least",
-            hint="leave the cells of that outcome out, or join it with another",
-        )
-
-
-def _refuse_batch(
-    source: CellSource,
-    columns: PatientColumns,
-    patient: NDArray[np.int64],
-    outcome: NDArray[np.int64],
-    there: NDArray[np.bool_],
-) -> None:
-    """Raise if each batch has one outcome only: a model could then learn batches instead."""
-    assert columns.batch is not None
-    batch = source.obs(columns.batch).codes.astype(np.int64)
-    known = there & (batch >= 0)
-    pairs = np.unique(np.stack([batch[known], outcome[known]]), axis=1)
-    n_batches = len(np.unique(pairs[0]))
-    n_patients = len(np.unique(patient[known]))
-    if 1 < n_batches < n_patients and len(pairs[0]) == n_batches:
-        raise UserError(
-            f"{source.name}: each batch in {columns.batch!r} has patients of one outcome only: "
-            "batches and outcomes cannot be separated, so a model might learn either",
-            hint="name another batch column; these patients cannot answer the question",
-        )
-
-
 def read(source: CellSource, who: Members, pairs: Pairs | None = None) -> Cohort:
     """Add up the cells of each patient."""
     require_counts(source, quiet=True)
@@ -290,6 +236,7 @@ def read(source: CellSource, who: Members, pairs: Pairs | None = None) -> Cohort
             f"{source.name}: the cells of patient {who.patients[silent[0]]!r} have no counts",
             hint="leave the patient out",
         )
+    refuse_twins(source, who.patients, bulk)
     both = np.bincount(who.patient_of[kept] * k + who.type_of[kept], minlength=p * k)
     cells = both.reshape(p, k).astype(np.int64)
     scores = np.zeros((p, 0), np.float32)
