@@ -89,7 +89,8 @@ def scored(
     run.save_file(HEAD, lambda path: write_head(path, head, outliers))
     found = {name: _scores(one, study, judged) for name, one in named.items()}
     clusters = _clusters(latent, study, judged)
-    over = _gained(named, study, judged, config.seed) if len(judged) >= FEWEST else {}
+    enough = named and len(judged) >= FEWEST
+    over = _gained(named, study, judged, config.seed) if enough else {}
     gained = over.get(LOGISTIC, {})
     text = verdict(gained, len(judged), labelled=head is not None)
     run.save_file("held_out.csv", lambda path: _table(path, study, judged, named, rows))
