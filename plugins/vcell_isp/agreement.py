@@ -7,7 +7,8 @@
 
 The gene itself is left out of its measured effect, because a knock-down lowers it in any case. The
 answer of expression alone is reported too, and the difference of the two, over the same bootstrap
-draws of genes. A model that is no better than expression should not be trusted.
+draws of genes. Expression may predict with either sign: the size of its correlation is what the
+shifts must beat. A model that is no better than expression should not be trusted.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Answer:
     alone
         The correlation of expression alone with the measured values.
     gain_low, gain_high
-        The 95 % interval of the difference of the two correlations.
+        The 95 % interval of `rho` minus the size of `alone`.
     """
 
     question: str
@@ -80,6 +81,8 @@ class Answer:
             return "the shifts contradict the screen"
         if self.low <= 0:
             return "no agreement with the screen is shown"
+        if self.alone is None:
+            return "the shifts agree with the screen, but expression alone is constant here"
         if self.gain_low <= 0:
             return "the shifts agree with the screen, but are not shown to beat expression alone"
         return "the shifts agree with the screen, and beat expression alone"
@@ -97,7 +100,11 @@ class Answer:
         """Return the result as a sentence."""
         if self.rho is None or not np.isfinite(self.low):
             return f"perturb-seq, {self.question}: {self.verdict}"
-        alone = "–" if self.alone is None else f"{self.alone:.2f}"
+        alone = "–"
+        if self.alone is not None:
+            more = self.rho - abs(self.alone)
+            alone = f"{self.alone:.2f} (more by {more:.2f}, {self.gain_low:.2f} to "
+            alone += f"{self.gain_high:.2f})"
         return (
             f"perturb-seq, {self.question}: Spearman {self.rho:.2f} ({self.low:.2f} to "
             f"{self.high:.2f}) over {len(self.genes):,} genes, expression alone {alone}: "
@@ -140,7 +147,7 @@ def compare(
     size = (np.square(effect) - noise).sum(1)
     moved = result.frame.groupby("ensembl_id")["distance"].mean()
     distance = moved.reindex(rows["ensembl_id"]).to_numpy(float)
-    detection = rows["cells"].to_numpy(float)
+    detection = _detection(result, rows["ensembl_id"])
     out = [answered("size", genes, distance, size, detection)]
     if not result.design.targets:
         return out
@@ -155,6 +162,12 @@ def compare(
     alone = -itself if lowers else itself
     out.append(answered("direction", genes, rows["shift"].to_numpy(float), towards, alone))
     return out
+
+
+def _detection(result: FinishedRun, genes: pd.Series) -> NDArray[np.float64]:
+    """Return in how many perturbed cells each gene was expressed; a gene put in has no rank."""
+    expressed = result.frame.loc[result.frame["rank"] >= 0, "ensembl_id"].value_counts()
+    return np.asarray(expressed.reindex(genes).fillna(0).to_numpy(float))
 
 
 def _per_gene(
@@ -192,9 +205,9 @@ def answered(
         draws = np.random.default_rng(0).integers(len(genes), size=(DRAWS, len(genes)))
         by_model = _drawn(shift, measured, draws)
         by_expression = _drawn(alone, measured, draws)
-        by_expression = np.where(
-            np.isfinite(by_expression), by_expression, 0
-        )  # a constant has no correlation
+        by_expression = np.where(  # a constant has no correlation
+            np.isfinite(by_expression), np.sign(other or 0) * by_expression, 0
+        )
         ends[:2] = np.nanquantile(by_model, [0.025, 0.975])
         ends[2:] = np.nanquantile(by_model - by_expression, [0.025, 0.975])
     return Answer(question, genes, shift, measured, rho, ends[0], ends[1], other, ends[2], ends[3])

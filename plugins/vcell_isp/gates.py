@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CELLS, EVENTS, STATE_CELLS = 6, 24, 24
 _SEPARATED = 0.1  # separation below which the states hardly differ
-_EXPLAINED = 0.5  # Spearman's correlation above which a null model explains the ranking
+_EXPLAINED = 0.5  # size of Spearman's correlation above which a null model explains the ranking
 
 
 @dataclass(frozen=True)
@@ -208,10 +208,10 @@ def _problems(found: dict[str, Any]) -> list[str]:
         "expression_alone": "expression alone gives",
     }
     problems += [
-        f"{text} nearly the same ranking (Spearman {found[name]:.2f}): it is not what the model "
-        "learnt"
+        f"{text} nearly the same ranking{', reversed' if found[name] < 0 else ''} (Spearman "
+        f"{found[name]:.2f}): it is not what the model learnt"
         for name, text in nulls.items()
-        if found[name] is not None and found[name] > _EXPLAINED
+        if found[name] is not None and abs(found[name]) > _EXPLAINED
     ]
     return problems + close(found["separation"])
 

@@ -21,11 +21,12 @@ from vcell.errors import UserError
 from vcell.patients.communication import pairs_table
 from vcell.pipeline.manifest import FILE, Manifest, Stage
 from vcell.runs import Run, find_runs
+from vcell.runs.files import checksum
 from vcell.store.recipe import files_of
 from vcell_pipeline import cells
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from vcell_pipeline import Pipeline
 
@@ -140,6 +141,7 @@ def _stages(config: Pipeline, book: Manifest, *, asking: bool = False) -> Iterat
     files = [folder / "runs" / Path(run).name / "scores.json"] if run else []
     if config.ablate:
         yield _ablation(folder / "runs" / str(run), files)
+        files = [*files, *(file.with_name("ablation.json") for file in files)]
     yield Stage(
         name="figures", title="draw", inputs=files, settings={},
         work=lambda: _figures(folder / "runs" / str(run), folder / "figures"),
@@ -208,7 +210,8 @@ def _classifier(config: Pipeline, book: Manifest, cells: Path, folds: Path, n: i
         more = {"pairs": config.pairs, "folds_file": folder / "folds.json"}
         if config.samples:
             more["pseudobulk"] = folder / "pseudobulk.npz"
-        found = _trained(config, "train-bulk", settings | more, cells)
+        read = [more.get(name) for name in ("pairs", "pseudobulk", "folds_file")]
+        found = _trained(config, "train-bulk", settings | more, cells, [f for f in read if f])
         run = Run.open(found["run"])
         names = ("design.json", "cohort.npz", "scores.json", "predictions.csv", "index.html")
         written = [folder / "folds.json", *(run.path / name for name in names)]
@@ -253,13 +256,16 @@ def _given(command: str) -> dict[str, Any]:
 
 
 def _trained(
-    config: Pipeline, command: str, settings: dict[str, Any], data: Path
-) -> dict[str, Any]:
-    """Train, or resume an interrupted training on the same cells."""
+    config: Pipeline, command: str, settings: dict[str, Any], data: Path,
+    others: Sequence[Path] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """Train, or resume an interrupted training on the same cells and the same other files."""
     runs = config.output / "runs"
+    digests = [checksum(path) for path in others]
     for run in reversed(find_runs(runs)[0]):
         read = run.meta.get("data") or [{}]
         same = read[0].get("modified") == data.stat().st_mtime
+        same &= [one.get("sha256") for one in read[1:]] == digests
         saved = {k: run.meta["config"].get(k) for k in settings}
         expected = json.loads(json.dumps(settings, default=str))
         ready = run.checkpoints() or (run.path / "design.json").is_file()

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from vcell import console
 from vcell.screen.design import Design
-from vcell.screen.targets import members
+from vcell.screen.targets import alike, members, of_the_same_targets
 
 if TYPE_CHECKING:
     from vcell.data import CellSource
@@ -41,6 +42,8 @@ def read_screen(source: CellSource, labels: Labels) -> Compared:
     design = Design.read(source, labels)
     perturbation, context, _ = design.pairs()
     names = [design.names[code] for code in perturbation]
+    if twice := alike(dict.fromkeys(names), labels.control):
+        console.warn(of_the_same_targets(twice))
     several = len(design.contexts) > 1
     codes = design.rows(names, context.tolist())
     # the controls of every context come after the perturbations

@@ -22,6 +22,7 @@ from vcell.patients import features, final, folds, nested, saved
 from vcell.patients.communication import read_pairs
 from vcell.patients.network import BulkSettings
 from vcell.runs import Run
+from vcell.runs.files import checksum
 from vcell.text_files import read_text
 from vcell.train.command import fingerprint, resume_command
 from vcell_train_bulk import report
@@ -50,7 +51,7 @@ def run(file: Path | None, config: TrainBulk) -> None:
 
         this = Run.create(
             config.runs, saved.COMMAND, config=dataclasses.asdict(config),
-            provenance=provenance(), seed=config.seed, data=[data], begin=begin,
+            provenance=provenance(), seed=config.seed, data=data, begin=begin,
         )  # fmt: skip
     console.say(f"run directory: {this.path}")
     try:
@@ -71,8 +72,11 @@ def run(file: Path | None, config: TrainBulk) -> None:
     report.tell(this, cohort, summary)
 
 
-def _begun(config: TrainBulk) -> tuple[Cohort, BulkStudy, dict[str, Any]]:
-    """Read the cells, and choose the folds; check everything before a run is created."""
+def _begun(config: TrainBulk) -> tuple[Cohort, BulkStudy, list[dict[str, Any]]]:
+    """Read the cells, and choose the folds; check everything before a run is created.
+
+    Returns what was read too: `vcell pipeline` continues a run only if no file has changed.
+    """
     path = config.cells
     if path is None:
         raise UserError("no cells are named", hint="vcell train-bulk cells.h5ad")
@@ -112,7 +116,8 @@ def _begun(config: TrainBulk) -> tuple[Cohort, BulkStudy, dict[str, Any]]:
     nested.with_what_is_there(settings, cohort, learners[0])  # refuses if nothing is left
     plan = saved.BulkStudy(fold, learners, settings, search, config.shuffle_outcomes)
     _say(cohort, plan)
-    return cohort, plan, data
+    others = [path for path in (config.pairs, config.pseudobulk, config.folds_file) if path]
+    return cohort, plan, [data, *({"path": str(p), "sha256": checksum(p)} for p in others)]
 
 
 def _folds_of(path: Path | None) -> dict[str, Any]:

@@ -143,6 +143,16 @@ def test_values_as_stored_may_be_negative(here):
     assert (mine["statistic"].to_numpy() == r.statistic).all()
 
 
+def test_perturbations_of_the_same_targets_are_named(here):
+    screen = cells()
+    names = {"a": "G3+ctrl", "b": "ctrl+G3", "c": "G3+G4"}
+    screen.obs["perturbation"] = screen.obs["perturbation"].astype(str).replace(names)
+    screen.write_h5ad(here.folder / "cells.h5ad")
+    ran = here("de", "cells.h5ad", "-o", "de.csv")
+    assert ran.code == 0
+    assert "count as different ones: 'G3+ctrl' and 'ctrl+G3'\n" in ran.err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

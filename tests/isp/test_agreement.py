@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
 from scipy.stats import spearmanr
+from vcell_isp import agreement
 from vcell_isp.agreement import FEWEST, answered
 
 from vcell.screen.prior_effects import PriorEffects
@@ -43,6 +44,28 @@ def test_verdicts_claim_no_more_than_the_intervals():
         for _ in range(40)
     ]
     assert np.mean(wrong) < 0.2  # 95 % intervals
+
+
+def test_expression_that_predicts_with_the_other_sign_must_be_beaten_too():
+    rng = np.random.default_rng(2)
+    measured, a, b = rng.normal(size=(3, 200))
+    names = ("g",) * 200
+    found = answered("size", names, measured + 2 * a, measured, -measured + 0.5 * b)
+    assert found.alone < -0.8
+    assert found.low > 0
+    assert found.gain_high < 0
+    assert "not shown to beat" in found.verdict
+    text = f"{found.alone:.2f} (more by {found.rho + found.alone:.2f}, {found.gain_low:.2f} to "
+    assert text in found.text()
+
+
+def test_expression_that_is_the_same_everywhere_is_not_beaten():
+    rng = np.random.default_rng(3)
+    measured, noise = rng.normal(size=(2, 200))
+    found = answered("size", ("g",) * 200, measured + noise, measured, np.ones(200))
+    assert found.verdict == (
+        "the shifts agree with the screen, but expression alone is constant here"
+    )
 
 
 @pytest.fixture
@@ -87,6 +110,37 @@ def test_a_planted_direction_is_found_and_an_activation_has_the_opposite_sign(sc
     assert "Agreement with a perturbation screen" in (tmp_path / "genes.html").read_text()
     found, _ = screened(1.0, "--perturb-seq-kind", "activation")
     assert found["direction"]["verdict"] == "the shifts contradict the screen"
+
+
+def test_detection_counts_cells_that_express_a_gene_not_those_it_was_put_into(
+    isp, vcell, tmp_path, screened, monkeypatch
+):
+    """Every listed gene is put into every cell: as events, all are detected alike."""
+    names = [f"ENSG{i:011d}" for i in range(2, 62)]
+    (tmp_path / "genes.txt").write_text("\n".join(names) + "\n")
+    ran = isp(
+        "--max-cells", 8, "--no-gates", "--perturb", "overexpress", "--genes", "each:genes.txt"
+    )
+    assert ran.code == 0, ran.err
+    lines = pq.read_table(tmp_path / ran.json["run"] / "shifts.parquet").to_pandas()
+    events = lines["ensembl_id"].value_counts()
+    assert events.max() - events.min() <= 1
+    _, _ = screened(1.0)  # writes effects.parquet
+    given = {}
+
+    def answering(question, genes, *values):
+        given[question] = dict(zip(genes, values[-1].tolist(), strict=True))
+        return answered(question, genes, *values)
+
+    monkeypatch.setattr(agreement, "answered", answering)
+    told = vcell(
+        "isp", "stats", tmp_path / ran.json["run"], "--perturb-seq", "effects.parquet", "-o",
+        "other.csv", "--min-cells", 1, "--json",
+    )  # fmt: skip
+    assert told.code == 0, told.err
+    expressed = lines[lines["rank"] >= 0].groupby("symbol").size()
+    assert len(given["size"]) > FEWEST
+    assert given["size"] == {name: expressed.get(name, 0) for name in given["size"]}
 
 
 def test_without_the_cells_only_sizes_are_compared_with_a_message(screened, tmp_path):

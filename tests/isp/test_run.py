@@ -168,6 +168,29 @@ def test_gates_are_computed_and_an_empty_change_has_no_effect(isp):
     assert gates["separation"] > 0
 
 
+def test_a_null_model_with_the_reversed_ranking_is_a_problem(isp, monkeypatch):
+    from vcell_isp import gates
+
+    def reversed_ranking(_, sample):
+        return -sample.measure(engines[-1])
+
+    engines = []
+    check = gates.check
+
+    def checked(run, config, design, engine, reader):
+        engines.append(engine)
+        return check(run, config, design, engine, reader)
+
+    monkeypatch.setattr(gates, "check", checked)
+    monkeypatch.setattr(gates, "_expression", reversed_ranking)
+    ran = isp("--max-cells", 4)
+    assert ran.json["gates"]["expression_alone"] == pytest.approx(-1)
+    assert (
+        "expression alone gives nearly the same ranking, reversed (Spearman -1.00): it is not "
+        "what the model learnt"
+    ) in ran.json["gates"]["problems"]
+
+
 @pytest.mark.slow
 def test_half_precision_reports_its_noise(isp):
     ran = isp("--max-cells", 2, "--precision", "bf16")

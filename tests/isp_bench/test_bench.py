@@ -73,6 +73,7 @@ def test_every_row_reports_what_it_ran(bench, tmp_path):
     assert "attention" in rows["packed"]["attention"]
     assert rows["packed"]["cosine_min"] > 0.999999
     assert rows["packed"]["shift_spearman"] > 0.999
+    assert rows["packed"]["shift_top"] == 1
     assert "a CPU has no fast fp16" in rows["mixed_precision"]["not_run"]
     quantised = rows["quantization"]
     if "not_run" not in quantised:
@@ -84,6 +85,27 @@ def test_every_row_reports_what_it_ran(bench, tmp_path):
     assert found["accuracy"] >= 0.5
     assert found["control_separation"] > 0
     assert "What really ran" in (tmp_path / "bench.html").read_text()
+
+
+def test_any_method_that_is_slower_than_the_baseline_is_named(bench, monkeypatch):
+    real = work.one
+
+    def one(bench, method, repeats):
+        row, out = real(bench, method, repeats)
+        return row | {"seconds": {"baseline": 2.0, "packed": 1.0}.get(method.name, 3.0)}, out
+
+    monkeypatch.setattr(work, "one", one)
+    for name, slower in (("batching", True), ("packed", False)):
+        out = bench("--method", name, "--no-shifts", as_json=False).out
+        assert (f"{name} is slower than the baseline here" in out) == slower
+
+
+def test_the_shared_part_of_the_largest_shifts_is_a_tenth_by_chance(bench, monkeypatch):
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(work, "_shifts", lambda *_: rng.normal(size=1000))
+    rows = bench("--method", "packed").json["rows"]
+    assert abs(rows[1]["shift_spearman"]) < 0.2
+    assert rows[1]["shift_top"] < 0.3
 
 
 def test_bf16_is_refused_where_the_cpu_has_none(bench):

@@ -106,6 +106,40 @@ def test_stages_are_done_once_and_again_only_where_something_changed(inside, pro
     assert len((folder / "figures" / "attention.csv").read_text().splitlines()) == 25
 
 
+def test_an_interrupted_training_is_not_continued_on_other_files(inside, project, tmp_path):
+    """The folds done before would be of other pairs, states or samples than the rest."""
+    for name in ("cells.h5ad", "pairs.csv"):
+        shutil.copy(project / name, tmp_path)
+    (tmp_path / "vcell.toml").write_text(PROJECT)
+    words = ("--config", tmp_path / "vcell.toml", "pipeline", "bulk", "--no-states", "--no-ablate",
+             "-o", tmp_path / "out", "--json")  # fmt: skip
+    first = inside(*words)
+    assert first.code == 0, first.err
+    run = tmp_path / "out/runs" / first.json["stages"]["classifier"]["run"]
+
+    def interrupt():
+        (run / "scores.json").unlink(missing_ok=True)
+        meta = json.loads((run / "run.json").read_text())
+        (run / "run.json").write_text(json.dumps(meta | {"status": "interrupted"}))
+
+    interrupt()
+    again = inside(*words)
+    assert f"continuing {run.name}" in again.err
+    assert again.json["verdict"] == first.json["verdict"]
+    interrupt()
+    table = tmp_path / "pairs.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    other = inside(*words)
+    assert other.code == 0, other.err
+    assert f"continuing {run.name}" not in other.err
+    assert other.json["stages"]["classifier"]["run"] != run.name
+
+    assert not (tmp_path / "out/figures/ablation.csv").exists()
+    drawn = inside(*[word for word in words if word != "--no-ablate"])
+    assert drawn.code == 0, drawn.err
+    assert (tmp_path / "out/figures/ablation.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [(np.nan, "holds nan, which is not a count"), (-1, "holds -1, which"), (0.5, "holds 0.5")],

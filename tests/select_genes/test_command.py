@@ -283,6 +283,17 @@ def test_another_layer_is_suggested_only_if_its_values_can_be_used(vcell, tmp_pa
     assert "try --layer X" in vcell(*words, "cells.h5ad", "--layer", "raw").err
 
 
+def test_perturbations_of_the_same_targets_are_named(vcell, screen_file, tmp_path):
+    cells = anndata.read_h5ad(screen_file)
+    column = cells.obs["target_gene"].astype(object).to_numpy()
+    column[np.flatnonzero(column == "KLF1+SPI1")[:40]] = "SPI1+KLF1"
+    cells.obs["target_gene"] = column
+    cells.write_h5ad(tmp_path / "two.h5ad")
+    done = vcell("select-genes", "two.h5ad", "-o", "genes", "--n-genes", 10)
+    assert done.code == 0
+    assert "count as different ones: 'KLF1+SPI1' and 'SPI1+KLF1'" in done.err
+
+
 def test_an_unwritable_folder_is_reported_in_one_sentence(vcell, screen_file, tmp_path):
     (tmp_path / "genes").write_text("a file is in the way")
     done = vcell("select-genes", screen_file, "-o", "genes", "--groups", "none", "--n-genes", 10)

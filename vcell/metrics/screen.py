@@ -30,6 +30,7 @@ from vcell.metrics.scaled import (
     shares,
     survey,
 )
+from vcell.screen.targets import alike, of_the_same_targets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -222,6 +223,9 @@ def _strata(
     """Yield the groups of cells of each stratum: 0 the control, then perturbations by name."""
     column = source.obs(found.perturbation_column)
     labels = column.categories
+    named = labels[column.counts() > 0].tolist() if found.control else []  # else groups of any kind
+    if several := alike(named, found.control):
+        console.warn(of_the_same_targets(several))
     if stratify is None:
         yield None, *numbered(labels, column.codes, found.control)
         return

@@ -99,7 +99,7 @@ def _of_others(truth: Array, guess: Array, own: NDArray[np.int64]) -> dict[str, 
     product, total, square = guess @ truth.T, guess.sum(axis=1), np.square(guess).sum(axis=1)
     for i in range(n if n > 1 else 0):
         others, genes = np.arange(n) != i, own[i][own[i] >= 0]
-        a, b, left = guess[others][:, genes], truth[i, genes], size - len(genes)
+        a, b, left = guess[:, genes][others], truth[i, genes], size - len(genes)
         error = apart[others, i] - np.abs(a - b).sum(axis=1)
         found["mae"][i] = error.mean() / left
         rest = np.delete(truth[i], genes)

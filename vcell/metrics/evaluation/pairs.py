@@ -21,7 +21,9 @@ from vcell.data import labels as find_labels
 from vcell.data.detect import refuse_nothing, refuse_repeated
 from vcell.data.opening import is_mtx
 from vcell.errors import UserError
+from vcell.metrics.evaluation.own import notes_of_targets
 from vcell.outputs.inputs import is_zarr
+from vcell.screen.targets import members
 from vcell.suggest import closest
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ def open_pairs(prediction: Sided, real: Sided, config: Options) -> Iterator[Pair
     """Open the two sides and yield one pair per context; each file is closed after its last."""
     from vcell.data import open_cells
 
-    files = _files(prediction, real)
+    files, told = _files(prediction, real), set[str]()
     if len(files) > 1 and config.context_column is not None:
         _require_column(files, config.context_column)
     for name, pred_path, real_path in files:
@@ -79,7 +81,7 @@ def open_pairs(prediction: Sided, real: Sided, config: Options) -> Iterator[Pair
             open_cells(pred_path, layer=config.layer) as pred,
             open_cells(real_path, layer=config.layer) as measured,
         ):
-            yield from _contexts(pred, measured, config, name)
+            yield from _contexts(pred, measured, config, name, told)
 
 
 def _files(prediction: Sided, real: Sided) -> list[tuple[str | None, Sided, Sided]]:
@@ -125,7 +127,7 @@ def _stem(path: Path) -> str | None:
 
 
 def _contexts(
-    pred: CellSource, real: CellSource, config: Options, name: str | None
+    pred: CellSource, real: CellSource, config: Options, name: str | None, told: set[str]
 ) -> Iterator[Pair]:
     """Yield one pair per value of the context column, or one for the whole file."""
     for source in (real, pred):
@@ -138,7 +140,7 @@ def _contexts(
     if column is None and name is None:
         column = _context_column(pred, real)
     if column is None:
-        yield _pair(pred, real, found, config, name, None)
+        yield _pair(pred, real, found, config, name, None, told)
         return
     sides = (pred.obs(column), real.obs(column))
     present = [set(c.categories[c.counts() > 0].tolist()) for c in sides]
@@ -148,7 +150,7 @@ def _contexts(
     for context in sorted(present[0]):
         chosen = tuple(c.codes == c.categories.tolist().index(context) for c in sides)
         label = context if name is None else f"{name} {context}"
-        yield _pair(pred, real, found, config, label, chosen)
+        yield _pair(pred, real, found, config, label, chosen, told)
 
 
 def _context_column(pred: CellSource, real: CellSource) -> str | None:
@@ -168,6 +170,7 @@ def _pair(
     config: Options,
     context: str | None,
     chosen: tuple[NDArray[np.bool_], ...] | None,
+    told: set[str],
 ) -> Pair:
     notes: list[str] = []
     names = [_names(real, found.perturbation_column), _names(pred, _column(pred, found, config))]
@@ -197,6 +200,11 @@ def _pair(
         notes.append(f"{pred.name} has no {found.control!r} cells: the real ones are used")
     for note in notes:
         console.say(where + note)
+    for note in notes_of_targets(perturbations, found.control, genes):
+        if note not in told:  # in other contexts
+            console.say(note)
+        told.add(note)
+        notes.append(note)
     return Pair(
         context, sides[0], sides[1], found.control, perturbations, genes, borrowed, tuple(notes)
     )
@@ -288,7 +296,11 @@ def _differences(real: set[str], pred: set[str], what: str) -> list[str]:
 def _misspelt(names: list[str], others: list[str]) -> str:
     if len(others) > 5000:
         return ""
-    pairs = ((name, closest(name, others)) for name in names[:10])
+    by_targets = {frozenset(members(name.casefold())): name for name in others}
+    pairs = (
+        (name, by_targets.get(frozenset(members(name.casefold()))) or closest(name, others))
+        for name in names[:10]
+    )
     return ", ".join(f"{name} ~ {near}" for name, near in pairs if near)
 
 
