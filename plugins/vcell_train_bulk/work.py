@@ -141,6 +141,14 @@ def _dealt(cohort: Cohort, config: TrainBulk, given: dict[str, Any]) -> np.ndarr
     for k in range(int(fold.max()) + 1):
         if len(np.unique(cohort.outcome[fold != k])) < len(cohort.outcomes):
             raise UserError(f"without fold {k} an outcome has no patient left to learn from")
+    for code, name in enumerate(cohort.outcomes):
+        own = cohort.outcome == code
+        if not np.isin(fold[own], fold[~own]).any():
+            raise UserError(
+                f"{config.folds_file}: no fold has a patient of outcome {name!r} and one of "
+                "another",
+                hint="AUC compares patients of one fold: deal each outcome over the folds",
+            )
     return fold
 
 
@@ -169,10 +177,34 @@ def _states(
     for k, name in enumerate(names):
         if not name:
             raise UserError(f"{config.folds_file}: fold {k} names no run of train-gmvae")
-        trained = Trained.load(Run.open(name, root=config.runs))
+        run = Run.open(name, root=config.runs)
+        _refuse_seen(run, given["folds"][k]["test"], config, k)
+        trained = Trained.load(run)
         cohort = cohorts.with_states(cohort, source, members, f"fold-{k}", trained)
         learners.append(f"fold-{k}")
     return cohort, tuple(learners)
+
+
+def _refuse_seen(run: Run, tests: list[str], config: TrainBulk, k: int) -> None:
+    """Refuse a run of train-gmvae that was trained on cells of the fold's test patients.
+
+    Its cells are read again; a file that is gone, was changed or names no patients tells nothing.
+    """
+    for read in run.meta.get("data") or []:
+        path = Path(read.get("path") or "")
+        if not path.is_file() or path.stat().st_mtime != read.get("modified"):
+            continue
+        with open_cells(path) as source:
+            if config.patient_column not in source.obs_columns:
+                continue
+            column = source.obs(config.patient_column)
+            seen = {str(name) for name in column.categories[column.counts() > 0]}
+        if both := sorted(seen.intersection(tests)):
+            raise UserError(
+                f"{config.folds_file}: fold {k} tests patient {both[0]!r}, of whom {run.name} has "
+                "seen cells",
+                hint="name a run of train-gmvae on the other folds' patients",
+            )
 
 
 def _say(cohort: Cohort, plan: BulkStudy) -> None:

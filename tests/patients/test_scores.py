@@ -63,6 +63,31 @@ def test_clearly_better_and_worse_models_are_reported():
     assert same["claim"] == "open"
 
 
+def test_a_model_that_is_not_above_chance_beats_nobody():
+    rng = np.random.default_rng(3)
+    outcome = np.arange(60) % 2
+    guessed, reversed_ = _told(rng.random(60)), _told(0.9 - 0.8 * outcome + rng.random(60) / 20)
+    judge = PatientJudge(outcome, np.zeros(60, int), 2)
+    told = scores.verdict(judge, "ours", {"ours": guessed, "theirs": reversed_})
+    assert told["over"]["theirs"]["low"] > 0
+    assert judge.auc(guessed).low < 0.5
+    assert told["claim"] == "open"
+    assert "not shown to be above chance" in told["text"]
+
+
+@pytest.mark.parametrize("folds", [1, 2])
+def test_a_perfect_order_of_few_patients_is_not_certain(folds):
+    """Of 6 pairs without a common patient, all are right with probability AUC^6."""
+    outcome, fold = np.repeat([0, 1], [10, 6]), np.tile(np.arange(folds), 16)[:16]
+    judge = PatientJudge(outcome, fold, 2)
+    right = judge.auc(_told(outcome * 0.8 + 0.1))
+    assert (right.value, right.high) == (1, 1)
+    assert right.low == pytest.approx(0.025 ** (1 / 6))
+    wrong = judge.auc(_told(0.9 - outcome * 0.8))
+    assert (wrong.value, wrong.low) == (0, 0)
+    assert wrong.high == pytest.approx(1 - 0.025 ** (1 / 6))
+
+
 def test_calibrated_probabilities_have_the_expected_error():
     rng = np.random.default_rng(2)
     p = rng.uniform(0, 1, 4000)

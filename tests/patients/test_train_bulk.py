@@ -125,3 +125,25 @@ def test_folds_of_a_file_are_used_and_checked(here, home):
     ran = here("train-bulk", "cells.h5ad", *QUICK, "--folds-file", "folds.json")
     assert ran.code == 2
     assert "'P012' is in no fold" in ran.err
+    apart = [names[0::2], names[1::2]]  # ill or well only: no pair to compare in either
+    four = [{"test": apart[i][j::2]} for i in (0, 1) for j in (0, 1)]
+    file.write_text(json.dumps({"folds": four}))
+    ran = here("train-bulk", "cells.h5ad", *QUICK, "--folds-file", "folds.json")
+    assert ran.code == 2
+    assert "no fold has a patient of outcome 'ill' and one of another" in ran.err
+    file.write_text(json.dumps({"folds": [{"test": names[:12]}, {"test": names[12:]}, {}]}))
+    ran = here("train-bulk", "cells.h5ad", *QUICK, "--folds-file", "folds.json")
+    assert ran.code == 2
+    assert "no patient of the cells is in fold 2" in ran.err
+
+
+def test_states_of_a_run_that_saw_the_test_patients_are_refused(here, home):
+    ran = here("train-gmvae", "cells.h5ad", "--labels", "cell_type", "--max-steps", "8",
+               "--encoder", "16", "--decoder", "16", "--json")  # fmt: skip
+    assert ran.code == 0, ran.err
+    names = [f"P{i:03d}" for i in range(24)]
+    folds = [{"test": part, "gmvae": ran.json["run"]} for part in (names[:12], names[12:])]
+    (home / "seen.json").write_text(json.dumps({"folds": folds}))
+    ran = here("train-bulk", "cells.h5ad", *QUICK, "--folds-file", "seen.json")
+    assert ran.code == 2
+    assert "fold 0 tests patient 'P000', of whom" in ran.err

@@ -63,6 +63,8 @@ def read(patients: Sequence[str], given: Mapping[str, object], where: str) -> ND
                 raise UserError(f"{where}: patient {name!r} is in two folds")
             if name in place:
                 fold[place[name]] = k
+        if not (fold == k).any():
+            raise UserError(f"{where}: no patient of the cells is in fold {k}")
     lost = np.flatnonzero(fold < 0)
     if len(lost):
         raise UserError(f"{where}: patient {patients[lost[0]]!r} is in no fold")

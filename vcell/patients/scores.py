@@ -10,6 +10,7 @@ rest. P patients, C outcomes, W draws.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 _DRAWS, BINS = 2000, 10
+CHANCE = 0.5
 _EDGE = 1e-12  # smaller differences are rounding errors
 
 
@@ -97,8 +99,26 @@ class PatientJudge:
         return found
 
     def auc(self, probability: Array) -> Interval:
-        """Return the AUC with its interval."""
-        return _interval(self.aucs(probability))
+        """Return the AUC with its interval.
+
+        If all pairs are in the right order, or all in the wrong one, so they are in every draw. As
+        many pairs as share no patient are independent: they bound the AUC from the other side.
+        """
+        found = _interval(self.aucs(probability))
+        reach = ((1 - LEVEL) / 2) ** (1 / self._disjoint)
+        if found.value > 1 - _EDGE:
+            return dataclasses.replace(found, low=min(found.low, reach))
+        if found.value < _EDGE:
+            return dataclasses.replace(found, high=max(found.high, 1 - reach))
+        return found
+
+    @cached_property
+    def _disjoint(self) -> int:
+        """Number of pairs of one fold that share no patient, for the outcome with the fewest."""
+        table = np.zeros((int(self.fold.max()) + 1, self.outcomes), np.int64)
+        np.add.at(table, (self.fold, self.outcome), 1)
+        pairs = np.minimum(table, table.sum(1, keepdims=True) - table).sum(0)
+        return max(int(pairs.min()), 1)
 
     def gain(self, probability: Array, other: Array) -> Interval:
         """Return the difference in AUC of two models, paired by patient."""
@@ -167,7 +187,8 @@ def beyond(comparisons: int, n: int) -> float:
 def verdict(judge: PatientJudge, model: str, probabilities: Mapping[str, Array]) -> dict[str, Any]:
     """Return whether a model beats all others, with a sentence.
 
-    It beats them if the interval of every difference is above 0; it loses if one is below.
+    It beats them if the interval of every difference is above 0 and that of its own AUC above .5;
+    it loses if that of a difference is below 0.
     """
     over = {
         name: judge.gain(probabilities[model], other)
@@ -183,6 +204,12 @@ def verdict(judge: PatientJudge, model: str, probabilities: Mapping[str, Array])
         claim, text = "worse", f"{' and '.join(lost)} beat{'s' * (len(lost) == 1)} {model}"
         text += f": AUC {one.difference} over {nearest}"
     elif all(one.low > 0 for one in over.values()):
+        own = judge.auc(probabilities[model])
+        if own.low <= CHANCE:
+            text = (
+                f"{model} is ahead of all others here, but not shown to be above chance: AUC {own}"
+            )
+            return _plain("open", nearest, text, over)
         claim = "beats"
         text = f"{model} beats all others here; the nearest is {nearest}: {one.difference}"
     elif one.value < 0:
@@ -191,6 +218,10 @@ def verdict(judge: PatientJudge, model: str, probabilities: Mapping[str, Array])
     else:
         claim = "open"
         text = f"no difference shown: {model} over {nearest}: AUC {one.difference}"
+    return _plain(claim, nearest, text, over)
+
+
+def _plain(claim: str, nearest: str, text: str, over: Mapping[str, Interval]) -> dict[str, Any]:
     return {
         "claim": claim, "nearest": nearest, "text": text,
         "over": {name: one.plain() for name, one in over.items()},
