@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 OURS = "gmvae"
 COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "ece": "calibration error"}
+HEADS = ("model", *COLUMNS.values(), "gmvae over it, macro-F1 (95 %)")
+FEWEST = 20  # held-out cells for a verdict: an interval drawn from fewer is too short
 CURVES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "ari": "ARI"}
 _SHOWN = 3000  # cells in a figure
 _COLOURED = 8  # labels with their own colour: the largest
@@ -40,18 +42,17 @@ def write(
     mean: Array,
     judged: Array,
     named: Mapping[str, Named],
-    found: Mapping[str, Mapping[str, float]],
+    rows: list[tuple[str | float, ...]],
     measured: Mapping[str, float],
+    told: Mapping[str, str],
 ) -> None:
     """Write ``index.html`` into the run."""
     shape = study.shape
     page = Page("vcell train-gmvae", f"{run.name}: {run.meta['config'].get('cells')}")
-    gained = {key: measured[key] for key in ("gain", "low", "high") if key in measured}
     tones: dict[str, Tone] = {"beats": "good", "worse": "bad"}
-    page.headline(verdict(gained, len(judged)), tone=tones.get(claim(gained), "plain"))
-    if found:
-        rows = [(name, *(of[key] for key in COLUMNS)) for name, of in found.items()]
-        page.table(("model", *COLUMNS.values()), rows)
+    page.headline(told["text"], tone=tones.get(told["claim"], "plain"))
+    if rows:
+        page.table(HEADS, rows)
         page.text(
             "All are fitted to the same shown labels and scored on the same held-out cells. "
             "Calibration error is the mean distance between confidence and accuracy (15 bins)."
@@ -172,6 +173,20 @@ def _cloud(page: Page, title: str, flat: Array, study: Study, some: Array, capti
     page.figure(title, picture, caption)
 
 
+def table(
+    found: Mapping[str, Mapping[str, float]], over: Mapping[str, Mapping[str, float]]
+) -> list[tuple[str | float, ...]]:
+    """Return the scores of each head, and our gain over it in macro-F1: rows under `HEADS`."""
+    return [
+        (name, *(of[key] for key in COLUMNS), _interval(over[name]) if name in over else "")
+        for name, of in found.items()
+    ]
+
+
+def _interval(gained: Mapping[str, float]) -> str:
+    return str(Difference(gained["gain"], gained["low"], gained["high"], math.nan, 0))
+
+
 def claim(gained: Mapping[str, float]) -> str:
     """Return the verdict on the head in one word, as in `vcell.metrics.verdict`."""
     if not gained:
@@ -179,11 +194,13 @@ def claim(gained: Mapping[str, float]) -> str:
     return "beats" if gained["low"] > 0 else "worse" if gained["high"] < 0 else "open"
 
 
-def verdict(gained: Mapping[str, float], n: int) -> str:
-    """Describe whether the head is better than the baseline."""
-    if not gained:
+def verdict(gained: Mapping[str, float], n: int, *, labelled: bool) -> str:
+    """Describe whether the head is better than the baseline, on `n` held-out cells."""
+    if not labelled:
         return "trained; no label was shown, so none is given"
-    how = str(Difference(gained["gain"], gained["low"], gained["high"], math.nan, n))
+    if not gained:
+        return f"too few for a verdict: {console.count(n, 'held-out cell')} with a label"
+    how = _interval(gained)
     measure = f"in macro-F1 on {console.count(n, 'held-out cell')}"
     other = "logistic regression on 30 PCs"
     return {

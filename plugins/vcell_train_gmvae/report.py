@@ -22,7 +22,7 @@ from vcell.gmvae.outliers import Outliers
 from vcell.gmvae.trained import HEAD, Trained, write_head
 from vcell_train_gmvae import page
 from vcell_train_gmvae.doubted import DOUBTED
-from vcell_train_gmvae.page import COLUMNS, OURS, claim, verdict
+from vcell_train_gmvae.page import FEWEST, HEADS, OURS, claim, table, verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,6 +76,7 @@ def scored(
     if shown.any():
         components = _components(run, study, cells, config.seed)
         head = _head(study, latent, components, cells, config.seed)
+    if head is not None and len(judged):
         mean, joint = latent.mean[judged], latent.joint[judged]
         parts = components.split(components.of(cells, judged))
         by_part = zip(PCS, head.components, parts, strict=False)
@@ -88,14 +89,17 @@ def scored(
     run.save_file(HEAD, lambda path: write_head(path, head, outliers))
     found = {name: _scores(one, study, judged) for name, one in named.items()}
     clusters = _clusters(latent, study, judged)
-    gained = _gained(named, study, judged, config.seed) if named else {}
+    enough = named and len(judged) >= FEWEST
+    over = _gained(named, study, judged, config.seed) if enough else {}
+    gained = over.get(LOGISTIC, {})
+    text = verdict(gained, len(judged), labelled=head is not None)
     run.save_file("held_out.csv", lambda path: _table(path, study, judged, named, rows))
-    page.write(run, study, latent.mean, judged, named, found, clusters | gained)
-    run.update(clusters=clusters, gained=gained, doubted=study.doubted, judged=len(judged))
-    return {
-        "held_out": found,
-        "verdict": {"claim": claim(gained), "text": verdict(gained, len(judged))},
-    }
+    told = {"claim": claim(gained), "text": text}
+    page.write(run, study, latent.mean, judged, named, table(found, over), clusters, told)
+    run.update(
+        clusters=clusters, gained=gained, over=over, doubted=study.doubted, judged=len(judged)
+    )
+    return {"held_out": found, "verdict": told}
 
 
 def encoded(trained: Trained, study: Study, cells: ResidentCells) -> Latent:
@@ -165,20 +169,25 @@ def _clusters(latent: Latent, study: Study, judged: Array) -> dict[str, float]:
     }
 
 
-def _gained(named: dict[str, Named], study: Study, judged: Array, seed: int) -> dict[str, float]:
-    """Return the gain in macro-F1 over the baseline, with an interval over held-out cells."""
+def _gained(
+    named: dict[str, Named], study: Study, judged: Array, seed: int
+) -> dict[str, dict[str, float]]:
+    """Return our gain in macro-F1 over each other head, with intervals over held-out cells."""
     rng = np.random.default_rng((seed, 0xB007))
     truth, n = study.label[judged], len(study.labels)
-    both = [named[OURS].label, named[LOGISTIC].label]
 
-    def gain(at: Array) -> float:
-        one, other = (scores.macro_f1(scores.confusion(truth[at], x[at], n)) for x in both)
-        return one - other
+    def gains(at: Array) -> list[float]:
+        ours, *others = (
+            scores.macro_f1(scores.confusion(truth[at], one.label[at], n)) for one in named.values()
+        )
+        return [ours - other for other in others]
 
     everyone = np.arange(len(judged))
-    draws = [gain(rng.choice(everyone, len(everyone))) for _ in range(_DRAWS)]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return {"gain": gain(everyone), "low": float(low), "high": float(high)}
+    draws = [gains(rng.choice(everyone, len(everyone))) for _ in range(_DRAWS)]
+    low, high = np.quantile(draws, [0.025, 0.975], axis=0).tolist()
+    _, *names = named
+    ends = zip(names, gains(everyone), low, high, strict=True)
+    return {name: {"gain": gain, "low": a, "high": b} for name, gain, a, b in ends}
 
 
 def _table(
@@ -202,8 +211,8 @@ def tell(run: Run) -> None:
     n = run.meta.get("judged")  # older runs lack it
     lines = [run.meta["summary"]["verdict"]["text"], ""]
     if found:
-        rows = [(name, *(of[key] for key in COLUMNS)) for name, of in found.items()]
-        lines += [console.table(rows, ("model", *COLUMNS.values())), ""]
+        rows = table(found, run.meta.get("over", {}))
+        lines += [console.table(rows, HEADS), ""]
     if clusters:
         on = f" of {console.count(n, 'held-out cell')}" if n else ""
         lines.append(
@@ -218,6 +227,6 @@ def tell(run: Run) -> None:
     lines += [f"page: {run.path / 'index.html'}", f"run directory: {run.path}"]
     result = {
         "run": str(run.path), "judged": n, "held_out": found, "clusters": clusters,
-        "gained": gained, "doubted": doubted,
+        "gained": gained, "over": run.meta.get("over", {}), "doubted": doubted,
     }  # fmt: skip
     console.result(result, "\n".join(lines))

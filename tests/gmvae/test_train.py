@@ -164,6 +164,29 @@ def test_labels_that_hardly_differ_and_those_not_scored_are_named(vcell, home):
     assert "without a label: 6 of 300 cells" in done.stderr
 
 
+def test_every_comparison_has_an_interval(trained):
+    others = [name for name in trained["held_out"] if name != "gmvae"]
+    assert list(trained["over"]) == others
+    ours = trained["held_out"]["gmvae"]["macro_f1"]
+    for name, one in trained["over"].items():
+        assert one["gain"] == pytest.approx(ours - trained["held_out"][name]["macro_f1"])
+        assert one["low"] <= one["gain"] <= one["high"]
+    assert trained["over"]["logistic regression on 30 PCs"] == trained["gained"]
+    assert "gmvae over it" in (Path(trained["run"]) / "index.html").read_text()
+
+
+@pytest.mark.parametrize(("labelled", "seed", "judged"), [(4, 0, 2), (4, 4, 0), (60, 0, 12)])
+def test_few_held_out_cells_bring_no_verdict(vcell, home, labelled, seed, judged):
+    data = planted(60, 13)
+    kind = np.where(np.arange(60) % 2, "a", "b").astype(object)
+    kind[labelled:] = "unknown"
+    data.obs["few"] = kind
+    data.write_h5ad(home / "few.h5ad")
+    done = vcell("train-gmvae", "few.h5ad", "--labels", "few", "--max-steps", 5, "--seed", seed)
+    assert done.returncode == 0, done.stderr
+    assert f"too few for a verdict: {judged} held-out cells with a label" in done.stdout
+
+
 def _held_out(run):
     with (run / "held_out.csv").open() as file:
         return [row for row in csv.DictReader(file) if row["model"] == "gmvae"]
