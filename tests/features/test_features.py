@@ -173,6 +173,7 @@ def test_targets_that_a_table_knows_are_counted_under_any_name(tmp_path, capsys)
         ("missing.gmt", None, "missing.gmt: there is no such file"),
         ("empty.tsv", "", "is empty"),
         ("bad.gmt", "a\tb\n", "name, description and genes"),
+        ("null.csv", "gene,a,b\nc\0,1,2\nd,3,4\n", "null.csv is not a text file"),
         ("cut.gmt.gz", "a\tb\tc\n", "is not UTF-8 text, nor gzipped text"),
         ("cut.csv.gz", "gene,a\nb,1\n", "is not UTF-8 text, nor gzipped text"),
         ("prose.txt", "hello\n", "neither sets, a network nor a table"),

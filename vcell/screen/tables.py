@@ -6,6 +6,7 @@ the effects in other cell lines.
 
 from __future__ import annotations
 
+import io
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,8 @@ _WIDEST = 256  # columns; wider tables are reduced to as many principal componen
 _GENES = ("genes", "gene_names", "gene", "names", "symbols", "index")
 FORMATS = (
     "an .npz with `genes` and `features`, a .parquet, .csv or .tsv (.gz too) with the genes in "
+    "its first column, or an .h5ad with a gene in each row"
 )
-FORMATS += "its first column, or an .h5ad with a gene in each row"
 
 
 def read(path: Path) -> tuple[list[str], NDArray[np.float64]]:
@@ -92,7 +93,11 @@ def _text(path: Path) -> tuple[Any, Any]:
     import pandas as pd
 
     with text_of(path) as file:
-        return _columns(pd.read_csv(file, sep="\t" if suffix_of(path) == ".tsv" else ","))
+        text = file.read()
+    if "\0" in text:  # pandas would end a cell there
+        raise UserError(f"{path} is not a text file", hint=FORMATS)
+    raw = io.BytesIO(text.encode())  # StringIO needs four bytes per character
+    return _columns(pd.read_csv(raw, sep="\t" if suffix_of(path) == ".tsv" else ","))
 
 
 def _columns(table: Any) -> tuple[Any, Any]:
