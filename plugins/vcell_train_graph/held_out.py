@@ -4,7 +4,8 @@ Errors are shares of the variance of the values, so that the difference of two m
 difference in explained variance, set by set. A model is called better if the interval of the paired
 differences over held-out sets is above 0. Sets that share genes are not independent, see
 `vcell.metrics.verdict`. Rewired graphs vary from draw to draw, so the interval is widened to cover
-one more draw. A graph that is better than a rewired one but not than no graph has not helped.
+one more draw. A graph that is better than a rewired one but not than no graph has not helped; nor
+have features that are not better than none.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
 
 FILE = "held_out.npz"
 SEEDS = 3  # draws needed for a verdict
-NONE = "without graphs"
+NONE, BARE = "without graphs", "without features"
 BASELINES = ("additive", "query-mean", "gp")
 WHAT = {
-    "rewired": ("the graph helped", "rewired graphs"),
-    "shuffled-features": ("the features helped", "features of other genes"),
+    "rewired": ("the graph helped", "rewired graphs", NONE),
+    "shuffled-features": ("the features helped", "features of other genes", BARE),
 }
 
 
@@ -154,7 +155,7 @@ class Split:
         name = next((n for n in self.gains if n.startswith(f"{model}, ")), None)
         if name is None:
             return None
-        helped, other = WHAT[name.removeprefix(f"{model}, ")]
+        helped, other, none = WHAT[name.removeprefix(f"{model}, ")]
         found = verdict.difference(self.gains[model] - self.gains[name], self.targets)
         found = _widened(found, self.draw_sd, self.draws)
         difference = f"{found} of the variance over {other}"
@@ -162,8 +163,8 @@ class Split:
             seeds = f"{console.count(self.draws, 'seed')} (at least {SEEDS} are needed)"
             return f"no verdict from {seeds}: {difference}", found
         if found.low > 0:
-            if NONE in self.gains:
-                over = verdict.difference(self.gains[model] - self.gains[NONE], self.targets)
+            if none in self.gains:
+                over = verdict.difference(self.gains[model] - self.gains[none], self.targets)
                 difference = f"{difference}, {over} over none"
                 if not over.low > 0:
                     return f"it is not shown that {helped}: {difference}", found
@@ -205,8 +206,9 @@ def pooled(model: str, runs: Sequence[Run]) -> Pooled:
         judged = verdict.judged(model, plain, split.targets, weak=BASELINES)
         control = split.control(model)
         lines.append(f"{split.name}: {judged.text}")
+        n_sets = len({*map(frozenset, split.targets)})  # a pair of genes may be in two folds
         one: dict[str, Any] = {"held_out": split.scores, "spread": split.spread,
-                               "verdict": judged.plain(), "sets": len(split.targets)}  # fmt: skip
+                               "verdict": judged.plain(), "sets": n_sets}  # fmt: skip
         if control is not None:
             text, gain = control
             lines.append(f"{split.name}: {text}")

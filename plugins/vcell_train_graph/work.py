@@ -21,7 +21,7 @@ from vcell_train_graph.closed import (
     no_graph_gp,
     query_mean_model,
 )
-from vcell_train_graph.held_out import FILE, NONE, SEEDS, HeldOutSets, pooled
+from vcell_train_graph.held_out import BARE, FILE, NONE, SEEDS, HeldOutSets, pooled
 from vcell_train_graph.problem import APART, RANDOM, GraphProblem, given, inner_groups, problem
 
 if TYPE_CHECKING:
@@ -159,9 +159,8 @@ def main(run: Run) -> None:
     for other in (additive_model, query_mean_model):
         if other.name != config.model:
             predicted[other.name] = other.fit(one, groups).values
-    if seen and config.wiring == "given":
-        alone = factors_model if model.takes_steps else model
-        predicted[NONE] = getattr(alone, "graph_free", no_graph_gp).fit(one, groups).values
+    if config.wiring == "given":
+        predicted |= _without(one, model, groups, graphs=seen, control=config.control)
     test = np.flatnonzero(one.part == TEST)
     names = np.array([*one.genes, ""])
     found = HeldOutSets(
@@ -169,6 +168,19 @@ def main(run: Run) -> None:
     )
     run.save_file(FILE, found.write)
     run.finish("done", held_out=found.scores(), explains=dict(shares))
+
+
+def _without(
+    one: GraphProblem, model: Any, groups: NDArray[np.int64], *, graphs: bool, control: str | None
+) -> dict[str, NDArray[np.float64]]:
+    """Predict as the model, or a network's prior, does without graphs and without features."""
+    alone = factors_model if model.takes_steps else model
+    bare = getattr(alone, "graph_free", no_graph_gp)
+    found = {NONE: bare.fit(one, groups).values} if graphs else {}
+    if control == "shuffled-features":
+        less = dataclasses.replace(one, features=one.features[:, :0])
+        found[BARE] = (alone if graphs else bare).fit(less, groups).values
+    return found
 
 
 def _trained(

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vcell_train_graph.held_out import HeldOutSets
+from vcell_train_graph.held_out import HeldOutSets, Split
 from vcell_train_graph.planted import planted
 
 from tests.support import PATIENCE, clean_environment
 from tests.train_graph.conftest import written
 from vcell import library
 from vcell.errors import UserError
+from vcell.graph.gene_sets import read_gene_sets
 from vcell.runs import Run
 
 FEW = {"max_steps": 8, "validate_every": 4, "width": 16, "heads": 2, "layers": 1, "batch_size": 64}
@@ -180,6 +181,36 @@ def test_a_control_that_removes_nothing_is_refused(small, tmp_path):
         train(small, tmp_path, "relation_0", model="mlp", control="rewired")
     with pytest.raises(UserError, match="it uses no features"):
         train(small, tmp_path, "relation_0", model="graph-gp", control="shuffled-features")
+
+
+def test_features_help_only_if_they_beat_those_of_other_genes_and_none(small, tmp_path):
+    rng = np.random.default_rng(0)
+    genes = read_gene_sets(small / "tau.tsv").genes
+    lines = [",".join([gene, *map(str, rng.normal(size=3))]) for gene in genes]
+    (tmp_path / "random.csv").write_text("gene,a,b,c\n" + "\n".join(lines) + "\n")
+    told = train(
+        small, tmp_path / "runs", model="gp", features=[tmp_path / "random.csv"],
+        control="shuffled-features", folds=2, seeds=1,
+    )  # fmt: skip
+    unseen = told["splits"]["query pairs never seen"]
+    assert {"gp", "gp, shuffled-features", "without features"} <= unseen["held_out"].keys()
+    # without graphs and features, gp knows the genes of a set only
+    assert unseen["held_out"]["without features"]["r"] != unseen["held_out"]["gp"]["r"]
+
+
+def test_what_beats_a_control_but_not_nothing_has_not_helped():
+    rng = np.random.default_rng(0)
+    better, worse = rng.normal(1, 0.1, 60), rng.normal(0, 0.1, 60)
+    targets = [(f"G{i}", f"H{i}") for i in range(60)]
+    for control, none, what in (
+        ("rewired", "without graphs", "the graph helped"),
+        ("shuffled-features", "without features", "the features helped"),
+    ):
+        for nothing, shown in ((worse, True), (better, False)):
+            gains = {"m": better, f"m, {control}": worse, none: nothing}
+            found = Split("random", {}, {}, gains, targets, draws=3, draw_sd=0.0).control("m")
+            assert found is not None
+            assert found[0].startswith(f"{what}: +" if shown else f"it is not shown that {what}: +")
 
 
 def test_the_cost_is_estimated_before_training(small, tmp_path):
